@@ -1,0 +1,830 @@
+/* eros--0.1.0.sql: one section per station of the flow. */
+
+-- complain if the script is sourced in psql rather than by CREATE EXTENSION
+\echo Use "CREATE EXTENSION eros" to load this file. \quit
+
+/*
+ * Everything but eros_touch lives in a schema of its own.  If the schema is
+ * there already, somebody else made it, and nothing in it can be trusted: the
+ * plain CREATE fails then, as it should.
+ */
+CREATE SCHEMA eros;
+COMMENT ON SCHEMA eros IS 'EROS: precomputes expensive results for each user while he is away';
+
+------------------------------------------------------------------------------
+-- Users and time
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.user_key(user_id bigint) RETURNS uuid
+	AS 'MODULE_PATHNAME', 'eros_user_key' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION eros.user_key(bigint) IS
+	'the uuid under which EROS stores a bigint user: the high half zero, the low half the number';
+
+CREATE FUNCTION eros.user_bigint(user_key uuid) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'eros_user_bigint' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION eros.user_bigint(uuid) IS
+	'the bigint user that a stored uuid stands for, or NULL when it is a real uuid';
+
+CREATE FUNCTION eros.now() RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'eros_now_sql' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION eros.now() IS
+	'the time by which EROS goes: the clock, unless a developer has moved it with eros.advance_clock()';
+
+CREATE FUNCTION eros.advance_clock(step interval) RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'eros_advance_clock' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.advance_clock(interval) IS
+	'moves the time of EROS forward on the whole server, for tests: superusers only, and only with eros.developer = on; returns the new time. Error 42501 for others, 55000 without the setting, 22023 for a negative step';
+
+------------------------------------------------------------------------------
+-- Touch
+------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.eros_touch(user_id bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_touch_bigint' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.eros_touch(bigint) IS
+	'records that the user is active now; any work of EROS on him stops at once. NULL: nothing happens. Error 55000 when eros is not in shared_preload_libraries';
+
+CREATE FUNCTION @extschema@.eros_touch(user_id uuid) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_touch_uuid' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.eros_touch(uuid) IS
+	'records that the user is active now. NULL: nothing happens. Error 22023 for a uuid whose high half is zero, which stands for a bigint user';
+
+CREATE FUNCTION @extschema@.eros_touch(user_ids bigint[]) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_touch_bigint_array' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.eros_touch(bigint[]) IS
+	'records that all these users are active now; NULL elements are skipped';
+
+CREATE FUNCTION @extschema@.eros_touch(user_ids uuid[]) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_touch_uuid_array' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.eros_touch(uuid[]) IS
+	'records that all these users are active now; NULL elements are skipped';
+
+REVOKE ALL ON FUNCTION @extschema@.eros_touch(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.eros_touch(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.eros_touch(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.eros_touch(uuid[]) FROM PUBLIC;
+
+------------------------------------------------------------------------------
+-- Idle users and phases
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.config_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'eros_config_changed' LANGUAGE C;
+COMMENT ON FUNCTION eros.config_changed() IS
+	'trigger: has the scheduler and the workers read phases and handlers anew when the transaction commits';
+
+CREATE TABLE eros.phase (
+	phase smallint PRIMARY KEY CHECK (phase BETWEEN 1 AND 8),
+	idle_after interval NOT NULL
+		CHECK (idle_after > interval '0' AND idle_after <= interval '365 days'),
+	cpu_percent double precision NOT NULL CHECK (cpu_percent > 0 AND cpu_percent <= 100),
+	batch_size integer NOT NULL CHECK (batch_size BETWEEN 1 AND 1000)
+);
+COMMENT ON TABLE eros.phase IS 'the phases of inactivity; the administrator may change them at any time';
+COMMENT ON COLUMN eros.phase.phase IS 'number of the phase, 1 to 8; a higher one begins later';
+COMMENT ON COLUMN eros.phase.idle_after IS 'a user enters the phase when he has been idle for so long; must grow with the phase';
+COMMENT ON COLUMN eros.phase.cpu_percent IS 'percent of one core that each worker may use for this phase; at most eros.cpu_cap';
+COMMENT ON COLUMN eros.phase.batch_size IS 'users in one call of a handler, at most; 1 to 1000';
+
+CREATE FUNCTION eros.check_phases() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	bad record;
+BEGIN
+	SELECT p.phase, p.idle_after, q.phase AS next_phase, q.idle_after AS next_after
+		INTO bad
+		FROM eros.phase p JOIN eros.phase q ON q.phase > p.phase AND q.idle_after <= p.idle_after
+		LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'phase % would not begin after phase %', bad.next_phase, bad.phase
+			USING ERRCODE = 'check_violation',
+				DETAIL = format('Phase %s begins after %s, phase %s after %s.',
+								bad.phase, bad.idle_after, bad.next_phase, bad.next_after),
+				HINT = 'idle_after must grow with the phase; change all phases in one UPDATE.';
+	END IF;
+	SELECT p.phase, p.cpu_percent INTO bad
+		FROM eros.phase p
+		WHERE p.cpu_percent > current_setting('eros.cpu_cap')::double precision
+		LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'cpu_percent % of phase % is above the hard cap', bad.cpu_percent, bad.phase
+			USING ERRCODE = 'check_violation',
+				HINT = format('Use at most %s, the setting eros.cpu_cap.', current_setting('eros.cpu_cap'));
+	END IF;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION eros.check_phases() IS 'trigger: refuses phases that overlap or exceed eros.cpu_cap';
+
+CREATE TRIGGER check_phases AFTER INSERT OR UPDATE ON eros.phase
+	FOR EACH STATEMENT EXECUTE FUNCTION eros.check_phases();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eros.phase
+	FOR EACH STATEMENT EXECUTE FUNCTION eros.config_changed();
+
+INSERT INTO eros.phase (phase, idle_after, cpu_percent, batch_size) VALUES
+	(1, '10 minutes', 5, 15),
+	(2, '30 minutes', 15, 75),
+	(3, '60 minutes', 95, 250);
+
+CREATE UNLOGGED TABLE eros.activity (
+	user_id uuid PRIMARY KEY,
+	last_seen timestamptz NOT NULL,
+	phase smallint NOT NULL
+);
+COMMENT ON TABLE eros.activity IS 'one row per idle user; active users are in shared memory';
+COMMENT ON COLUMN eros.activity.user_id IS 'the user''s key: a uuid, or a bigint as eros.user_key() stores it';
+COMMENT ON COLUMN eros.activity.last_seen IS 'his last touch';
+COMMENT ON COLUMN eros.activity.phase IS 'the phase that he has reached; 0: active, but the shared memory had no room for him';
+CREATE INDEX activity_phase_idx ON eros.activity (phase, last_seen);
+
+CREATE FUNCTION eros.sweep() RETURNS bigint
+	AS 'MODULE_PATHNAME', 'eros_sweep_sql' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.sweep() IS
+	'does now what the scheduler does from time to time: moves users who crossed a threshold and creates their jobs; returns the number of crossings. It takes effect when the transaction commits';
+
+------------------------------------------------------------------------------
+-- Handlers
+------------------------------------------------------------------------------
+
+CREATE TYPE eros.user_type AS ENUM ('bigint', 'uuid');
+COMMENT ON TYPE eros.user_type IS 'the kind of user ids that a handler takes';
+
+CREATE TABLE eros.handler (
+	handler_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL UNIQUE CHECK (name <> '' AND octet_length(name) <= 63),
+	function text NOT NULL,
+	function_oid oid NOT NULL,
+	user_type eros.user_type NOT NULL,
+	phase smallint NOT NULL REFERENCES eros.phase ON UPDATE CASCADE,
+	ttl interval NOT NULL CHECK (ttl >= interval '1 second' AND ttl <= interval '365 days'),
+	bucket smallint NOT NULL,
+	max_attempts integer NOT NULL CHECK (max_attempts BETWEEN 1 AND 100),
+	timeout interval NOT NULL CHECK (timeout >= interval '1 millisecond' AND timeout <= interval '1 day'),
+	owner regrole NOT NULL,
+	enabled boolean NOT NULL,
+	error text,
+	error_at timestamptz
+);
+COMMENT ON TABLE eros.handler IS 'the registered handlers; changed by eros.add_handler() and its like only';
+COMMENT ON COLUMN eros.handler.handler_id IS 'its number, in jobs and cache entries';
+COMMENT ON COLUMN eros.handler.name IS 'its name, by which eros.get() finds its results; at most 63 bytes';
+COMMENT ON COLUMN eros.handler.function IS 'the function that it calls, with schema and argument type';
+COMMENT ON COLUMN eros.handler.function_oid IS 'the function''s oid when it was registered';
+COMMENT ON COLUMN eros.handler.user_type IS 'the kind of user ids that it takes: bigint or uuid';
+COMMENT ON COLUMN eros.handler.phase IS 'the phase in which it runs';
+COMMENT ON COLUMN eros.handler.ttl IS 'lifetime of its results; 1 second to 365 days';
+COMMENT ON COLUMN eros.handler.bucket IS 'class of cache partitions that hold its results: each spans 2^bucket hours';
+COMMENT ON COLUMN eros.handler.max_attempts IS 'a job that failed so often is set to failed; 1 to 100';
+COMMENT ON COLUMN eros.handler.timeout IS 'a call that takes longer is cancelled and counts as a failure; 1 ms to 1 day';
+COMMENT ON COLUMN eros.handler.owner IS 'the role that registered it, as which it runs';
+COMMENT ON COLUMN eros.handler.enabled IS 'whether jobs are created and run';
+COMMENT ON COLUMN eros.handler.error IS 'why it cannot be called at all, NULL when it can';
+COMMENT ON COLUMN eros.handler.error_at IS 'since when';
+
+CREATE TRIGGER config_changed
+	AFTER INSERT OR DELETE OR TRUNCATE
+		OR UPDATE OF name, function, function_oid, user_type, phase, ttl, bucket, max_attempts, timeout, owner, enabled
+	ON eros.handler
+	FOR EACH STATEMENT EXECUTE FUNCTION eros.config_changed();
+
+CREATE FUNCTION eros.add_handler(
+	name text,
+	function text,
+	phase integer,
+	ttl interval DEFAULT '24 hours',
+	max_attempts integer DEFAULT 5,
+	timeout interval DEFAULT '1 minute',
+	enabled boolean DEFAULT true,
+	replace boolean DEFAULT false) RETURNS integer
+	AS 'MODULE_PATHNAME', 'eros_add_handler' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.add_handler(text, text, integer, interval, integer, interval, boolean, boolean) IS
+	'registers a function as a handler, to run as the calling role; returns its handler_id. The function takes (user_ids bigint[]) or (user_ids uuid[]) and returns TABLE (user_id bigint or uuid, value jsonb). With replace => true a handler of this name is changed. Errors: 42883 no such function, 42P13 wrong signature, 42501 no right to execute it, 42710 name taken, 22023 value out of range';
+
+CREATE FUNCTION eros.drop_handler(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_drop_handler' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.drop_handler(text) IS
+	'removes a handler with its jobs and its results; its owner or a superuser may. Error 42704 when there is none of this name';
+
+CREATE FUNCTION eros.enable_handler(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_enable_handler' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.enable_handler(text) IS 'lets a disabled handler run again';
+
+CREATE FUNCTION eros.disable_handler(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_disable_handler' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.disable_handler(text) IS
+	'creates and runs no more jobs of the handler; what is pending stays, results stay until they expire';
+
+------------------------------------------------------------------------------
+-- Queue
+------------------------------------------------------------------------------
+
+CREATE TYPE eros.job_status AS ENUM ('pending', 'failed');
+COMMENT ON TYPE eros.job_status IS 'pending: to be run at due_at; failed: out of attempts, see eros.retry(). Which jobs run now is in eros.status_worker';
+
+CREATE TABLE eros.job (
+	user_id uuid NOT NULL,
+	handler_id integer NOT NULL,
+	phase smallint NOT NULL,
+	attempts smallint NOT NULL DEFAULT 0,
+	due_at timestamptz NOT NULL,
+	status eros.job_status NOT NULL DEFAULT 'pending',
+	last_error text,
+	PRIMARY KEY (user_id, handler_id)
+);
+COMMENT ON TABLE eros.job IS 'what is to be computed: one job per user and handler; a finished job is deleted';
+COMMENT ON COLUMN eros.job.user_id IS 'the user''s key';
+COMMENT ON COLUMN eros.job.handler_id IS 'the handler to call';
+COMMENT ON COLUMN eros.job.phase IS 'the phase whose CPU share pays for it';
+COMMENT ON COLUMN eros.job.attempts IS 'how often it has failed';
+COMMENT ON COLUMN eros.job.due_at IS 'when it may run: at once, or after a failure the next try';
+COMMENT ON COLUMN eros.job.status IS 'pending or failed';
+COMMENT ON COLUMN eros.job.last_error IS 'message of the last failure';
+CREATE INDEX job_pending_idx ON eros.job (phase, handler_id, due_at) WHERE status = 'pending';
+
+CREATE FUNCTION eros.retry(handler text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'eros_retry' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.retry(text) IS
+	'puts the failed jobs of a handler back to pending, with their attempts at zero; returns how many';
+
+------------------------------------------------------------------------------
+-- Cache
+------------------------------------------------------------------------------
+
+CREATE TABLE eros.cache (
+	user_id uuid NOT NULL,
+	computed_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	handler_id integer NOT NULL,
+	bucket smallint NOT NULL,
+	value jsonb NOT NULL
+) PARTITION BY RANGE (bucket, expires_at);
+COMMENT ON TABLE eros.cache IS 'the last result per user and handler, in partitions by expiry';
+COMMENT ON COLUMN eros.cache.user_id IS 'the user''s key';
+COMMENT ON COLUMN eros.cache.computed_at IS 'when the handler was called';
+COMMENT ON COLUMN eros.cache.expires_at IS 'computed_at plus the handler''s ttl';
+COMMENT ON COLUMN eros.cache.handler_id IS 'the handler that computed it';
+COMMENT ON COLUMN eros.cache.bucket IS 'class of partitions: each spans 2^bucket hours, about a quarter of the ttl';
+COMMENT ON COLUMN eros.cache.value IS 'the result; at most eros.max_result_size bytes';
+CREATE INDEX cache_expires_at_idx ON eros.cache (expires_at);
+
+-- Values are compressed with LZ4 where the server can.
+DO $$
+BEGIN
+	ALTER TABLE eros.cache ALTER COLUMN value SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported OR syntax_error OR invalid_parameter_value THEN
+	NULL;
+END $$;
+
+CREATE FUNCTION eros.get(handler text, user_id bigint) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'eros_get_bigint' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION eros.get(text, bigint) IS
+	'the user''s result of this handler, or NULL when there is none that has not expired. Error 42704 when there is no such handler';
+
+CREATE FUNCTION eros.get(handler text, user_id uuid) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'eros_get_uuid' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION eros.get(text, uuid) IS
+	'the user''s result of this handler, or NULL when there is none that has not expired';
+
+CREATE FUNCTION eros.get_many(handler text, user_ids bigint[])
+	RETURNS TABLE (user_id bigint, value jsonb)
+	AS 'MODULE_PATHNAME', 'eros_get_many_bigint' LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100;
+COMMENT ON FUNCTION eros.get_many(text, bigint[]) IS
+	'the results of this handler for these users; no row for a user without a result, NULL elements are skipped';
+
+CREATE FUNCTION eros.get_many(handler text, user_ids uuid[])
+	RETURNS TABLE (user_id uuid, value jsonb)
+	AS 'MODULE_PATHNAME', 'eros_get_many_uuid' LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100;
+COMMENT ON FUNCTION eros.get_many(text, uuid[]) IS
+	'the results of this handler for these users; no row for a user without a result, NULL elements are skipped';
+
+CREATE FUNCTION eros.invalidate(handler text, user_id bigint) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'eros_invalidate_bigint' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.invalidate(text, bigint) IS
+	'deletes the user''s result of this handler; returns whether there was one';
+
+CREATE FUNCTION eros.invalidate(handler text, user_id uuid) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'eros_invalidate_uuid' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.invalidate(text, uuid) IS
+	'deletes the user''s result of this handler; returns whether there was one';
+
+CREATE FUNCTION eros.run_now(handler text, user_id bigint) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'eros_run_now_bigint' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.run_now(text, bigint) IS
+	'for development: calls the handler for one user now, in this session but as a worker would (the handler''s owner, restricted, safe search_path), stores the result and returns it; its error is shown. The handler''s owner or a superuser may';
+
+CREATE FUNCTION eros.run_now(handler text, user_id uuid) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'eros_run_now_uuid' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.run_now(text, uuid) IS
+	'for development: calls the handler for one user now, stores the result and returns it';
+
+CREATE FUNCTION eros.cache_partitions(
+	OUT partition regclass, OUT bucket smallint, OUT lower timestamptz, OUT upper timestamptz,
+	OUT bytes bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_cache_partitions' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.cache_partitions() IS
+	'the partitions of the cache with their bounds and the bytes of live results in each, as accounted since the start';
+
+CREATE FUNCTION eros.account_cache_bytes(partition regclass, bytes bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_account_cache_bytes' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.account_cache_bytes(regclass, bigint) IS
+	'internal: adds bytes (or takes them off) to a partition''s account when the transaction commits';
+
+CREATE FUNCTION eros.close_partition(bucket smallint, upper timestamptz) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_close_partition' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.close_partition(smallint, timestamptz) IS
+	'internal: counts the results of a partition that is about to be dropped and were never read';
+
+------------------------------------------------------------------------------
+-- Maintenance: by pg_cron where there is one, else by the scheduler
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.create_partitions() RETURNS integer
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	b smallint;
+	width double precision;
+	lower timestamptz;
+	upper timestamptz;
+	part name;
+	created integer := 0;
+BEGIN
+	FOR b IN SELECT DISTINCT h.bucket FROM eros.handler h ORDER BY 1 LOOP
+		width := 3600 * power(2, b);
+		-- a ttl is at most four widths, so its results end in one of five
+		-- partitions; one more is kept ahead
+		FOR i IN 0..5 LOOP
+			lower := to_timestamp((floor(extract(epoch FROM eros.now()) / width) + i) * width);
+			upper := to_timestamp((floor(extract(epoch FROM eros.now()) / width) + i + 1) * width);
+			part := format('cache_b%s_%s', b, to_char(lower AT TIME ZONE 'UTC', 'YYYYMMDD_HH24'));
+			CONTINUE WHEN to_regclass(format('eros.%I', part)) IS NOT NULL;
+			IF created = 0 THEN
+				-- one at a time; readers and writers of the cache go on
+				LOCK TABLE eros.cache IN SHARE UPDATE EXCLUSIVE MODE;
+				CONTINUE WHEN to_regclass(format('eros.%I', part)) IS NOT NULL;
+			END IF;
+			EXECUTE format('CREATE TABLE eros.%I (LIKE eros.cache INCLUDING ALL)', part);
+			EXECUTE format('CREATE UNIQUE INDEX ON eros.%I (handler_id, user_id)', part);
+			EXECUTE format('ALTER TABLE eros.cache ATTACH PARTITION eros.%I FOR VALUES FROM (%s, %L) TO (%s, %L)',
+						   part, b, lower, b, upper);
+			EXECUTE format('ALTER EXTENSION eros ADD TABLE eros.%I', part);
+			created := created + 1;
+		END LOOP;
+	END LOOP;
+	RETURN created;
+END $$;
+COMMENT ON FUNCTION eros.create_partitions() IS
+	'creates the cache partitions that results may need soon; returns how many it created';
+
+CREATE FUNCTION eros.drop_partition(partition regclass, bucket smallint, upper timestamptz, bytes bigint)
+	RETURNS boolean
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+BEGIN
+	-- who reads the cache keeps the partition a while longer; nobody waits for us
+	LOCK TABLE eros.cache IN ACCESS EXCLUSIVE MODE;
+	PERFORM eros.close_partition(bucket, upper);
+	PERFORM eros.account_cache_bytes(partition, -bytes);
+	EXECUTE format('ALTER EXTENSION eros DROP TABLE %s', partition);
+	EXECUTE format('DROP TABLE %s', partition);
+	RETURN true;
+EXCEPTION WHEN lock_not_available OR undefined_table THEN
+	RETURN false;
+END $$;
+COMMENT ON FUNCTION eros.drop_partition(regclass, smallint, timestamptz, bigint) IS
+	'internal: drops a partition of the cache, or returns false when somebody uses it';
+
+CREATE FUNCTION eros.purge() RETURNS integer
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	p record;
+	purged integer := 0;
+BEGIN
+	FOR p IN SELECT * FROM eros.cache_partitions() c WHERE c.upper <= eros.now() ORDER BY c.upper LOOP
+		EXIT WHEN NOT eros.drop_partition(p.partition, p.bucket, p.upper, p.bytes);
+		purged := purged + 1;
+	END LOOP;
+	RETURN purged;
+END $$;
+COMMENT ON FUNCTION eros.purge() IS
+	'drops the cache partitions whose results have all expired; returns how many. What somebody reads at the moment is left for the next time';
+
+CREATE FUNCTION eros.evict() RETURNS bigint
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	-- a little below the limit, so as not to be back at once
+	excess bigint;
+	p record;
+	gone record;
+	evicted bigint := 0;
+BEGIN
+	SELECT sum(c.bytes) - pg_size_bytes(current_setting('eros.cache_limit')) * 0.95
+		INTO excess FROM eros.cache_partitions() c;
+	IF current_setting('eros.cache_limit') = '0' THEN
+		RETURN 0;
+	END IF;
+	FOR p IN SELECT * FROM eros.cache_partitions() c WHERE c.bytes > 0 ORDER BY c.upper LOOP
+		EXIT WHEN excess <= 0;
+		IF p.bytes <= excess AND eros.drop_partition(p.partition, p.bucket, p.upper, p.bytes) THEN
+			excess := excess - p.bytes;
+			evicted := evicted + 1;
+			CONTINUE;
+		END IF;
+		WHILE excess > 0 LOOP
+			EXECUTE format($sql$
+				WITH old AS MATERIALIZED (
+					SELECT c.ctid FROM %1$s c ORDER BY c.expires_at LIMIT least(1000, greatest(1, %2$s / 512))
+				), gone AS (
+					DELETE FROM %1$s c WHERE c.ctid = ANY (ARRAY(SELECT old.ctid FROM old))
+					RETURNING eros.entry_bytes(c.value) AS bytes
+				)
+				SELECT count(*) AS entries, coalesce(sum(bytes), 0)::bigint AS bytes FROM gone$sql$,
+				p.partition, excess) INTO gone;
+			EXIT WHEN gone.entries = 0;
+			PERFORM eros.account_cache_bytes(p.partition, -gone.bytes);
+			excess := excess - gone.bytes;
+			evicted := evicted + gone.entries;
+		END LOOP;
+	END LOOP;
+	RETURN evicted;
+END $$;
+COMMENT ON FUNCTION eros.evict() IS
+	'when the cache is above eros.cache_limit, deletes what would expire first until it is below; returns how many entries (a dropped partition counts as one)';
+
+CREATE FUNCTION eros.entry_bytes(value jsonb) RETURNS bigint
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	-- tuple header and line pointer 28, fixed columns 40, two index entries 44
+	AS 'SELECT pg_column_size(value)::bigint + 112';
+COMMENT ON FUNCTION eros.entry_bytes(jsonb) IS
+	'what a cache entry takes on disk, in bytes: the stored value and 112 bytes of row and index entries';
+
+CREATE FUNCTION eros.clean_up() RETURNS bigint
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	stale uuid[];
+	cleaned bigint := 0;
+BEGIN
+	LOOP
+		WITH gone AS (
+			DELETE FROM eros.activity a WHERE a.ctid = ANY (ARRAY(
+				SELECT s.ctid FROM eros.activity s
+				WHERE s.phase = (SELECT max(p.phase) FROM eros.phase p)
+				  AND s.last_seen < eros.now() - current_setting('eros.max_idle')::interval
+				ORDER BY s.last_seen LIMIT 1000 FOR UPDATE SKIP LOCKED))
+			RETURNING a.user_id)
+		SELECT array_agg(gone.user_id) INTO stale FROM gone;
+		EXIT WHEN stale IS NULL;
+		PERFORM eros.forget_users(stale);
+		cleaned := cleaned + cardinality(stale);
+	END LOOP;
+	PERFORM eros.maintenance_done();
+	RETURN cleaned;
+END $$;
+COMMENT ON FUNCTION eros.clean_up() IS
+	'deletes the users who have been idle for longer than eros.max_idle, with their jobs and results; returns how many users';
+
+CREATE FUNCTION eros.forget_users(user_keys uuid[]) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	gone record;
+BEGIN
+	FOR gone IN
+		WITH j AS (
+			DELETE FROM eros.job j WHERE j.user_id = ANY (user_keys) RETURNING j.handler_id, j.status)
+		SELECT j.handler_id, j.status, count(*) AS jobs FROM j GROUP BY 1, 2
+	LOOP
+		PERFORM eros.account_jobs(gone.handler_id, gone.status, -gone.jobs);
+	END LOOP;
+	FOR gone IN
+		WITH c AS (
+			DELETE FROM eros.cache c
+			WHERE c.handler_id = ANY (ARRAY(SELECT h.handler_id FROM eros.handler h))
+			  AND c.user_id = ANY (user_keys)
+			RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes)
+		SELECT c.tableoid, sum(c.bytes)::bigint AS bytes FROM c GROUP BY 1
+	LOOP
+		PERFORM eros.account_cache_bytes(gone.tableoid, -gone.bytes);
+	END LOOP;
+	PERFORM eros.account_users((SELECT max(p.phase) FROM eros.phase p), -cardinality(user_keys));
+END $$;
+COMMENT ON FUNCTION eros.forget_users(uuid[]) IS 'internal: deletes the jobs and results of stale users';
+
+CREATE FUNCTION eros.account_jobs(handler_id integer, status eros.job_status, jobs bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_account_jobs' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.account_jobs(integer, eros.job_status, bigint) IS
+	'internal: adds to the counted jobs of a handler when the transaction commits';
+
+CREATE FUNCTION eros.account_users(phase smallint, users bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_account_users' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.account_users(smallint, bigint) IS
+	'internal: adds to the counted users of a phase when the transaction commits';
+
+CREATE FUNCTION eros.maintenance_done() RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_maintenance_done' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.maintenance_done() IS
+	'internal: notes when the last maintenance was, so that the scheduler does it when pg_cron does not';
+
+CREATE FUNCTION eros.use_pg_cron() RETURNS text
+	AS 'MODULE_PATHNAME', 'eros_use_pg_cron' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.use_pg_cron() IS
+	'has purge, partition creation and stale clean-up of this database scheduled in pg_cron, wherever in the server that is installed; returns where. Error 55000 when pg_cron is not loaded or not installed';
+
+------------------------------------------------------------------------------
+-- Status
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.database_info(
+	OUT scheduler_pid integer, OUT held boolean, OUT no_worker_slot boolean, OUT by_pg_cron boolean,
+	OUT workers integer, OUT active_users bigint, OUT touches_spilled bigint, OUT touches_lost bigint,
+	OUT users_spilled bigint, OUT returns bigint, OUT halts bigint, OUT scheduler_cpu_ms double precision,
+	OUT last_sweep timestamptz, OUT last_maintenance timestamptz, OUT cache_bytes bigint,
+	OUT tracker_users bigint, OUT tracker_capacity bigint, OUT tracker_bytes bigint,
+	OUT tracker_limit_bytes bigint, OUT launcher_pid integer, OUT clock_offset interval,
+	OUT stats_since timestamptz, OUT evicted bigint) RETURNS record
+	AS 'MODULE_PATHNAME', 'eros_database_info' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.database_info() IS 'internal: what shared memory knows of this database; see eros.status';
+
+CREATE FUNCTION eros.phase_info(
+	OUT phase smallint, OUT users bigint, OUT transitions bigint, OUT batches bigint, OUT users_done bigint,
+	OUT cpu_granted_ms double precision, OUT cpu_used_ms double precision, OUT throttled_ms double precision)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_phase_info' LANGUAGE C VOLATILE ROWS 3;
+COMMENT ON FUNCTION eros.phase_info() IS 'internal: the counters of the phases; see eros.status_phase';
+
+CREATE FUNCTION eros.handler_info(
+	OUT handler_id integer, OUT pending bigint, OUT failed bigint, OUT batches bigint, OUT users_done bigint,
+	OUT batches_failed bigint, OUT batches_halted bigint, OUT cpu_used_ms double precision,
+	OUT cpu_halted_ms double precision, OUT cost_ms double precision, OUT stored bigint, OUT hits bigint,
+	OUT misses bigint, OUT unread bigint, OUT ended bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_handler_info' LANGUAGE C VOLATILE ROWS 10;
+COMMENT ON FUNCTION eros.handler_info() IS 'internal: the counters of the handlers; see eros.status_handler';
+
+CREATE FUNCTION eros.worker_info(
+	OUT worker integer, OUT pid integer, OUT activity text, OUT handler_id integer, OUT phase smallint,
+	OUT batch_users integer, OUT batch_start timestamptz, OUT started timestamptz, OUT batches bigint,
+	OUT users_done bigint, OUT cpu_used_ms double precision) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_worker_info' LANGUAGE C VOLATILE ROWS 5;
+COMMENT ON FUNCTION eros.worker_info() IS 'internal: the workers of this database; see eros.status_worker';
+
+CREATE VIEW eros.status_phase AS
+	SELECT p.phase, p.idle_after, p.cpu_percent, p.batch_size,
+		   coalesce(i.users, 0) AS users,
+		   coalesce(i.transitions, 0) AS transitions,
+		   coalesce(q.pending, 0) AS jobs_pending,
+		   coalesce(i.batches, 0) AS batches,
+		   coalesce(i.users_done, 0) AS users_done,
+		   coalesce(i.cpu_granted_ms, 0) AS cpu_granted_ms,
+		   coalesce(i.cpu_used_ms, 0) AS cpu_used_ms,
+		   coalesce(i.throttled_ms, 0) AS throttled_ms
+	FROM eros.phase p
+	LEFT JOIN eros.phase_info() i USING (phase)
+	LEFT JOIN (SELECT h.phase, sum(hi.pending)::bigint AS pending
+			   FROM eros.handler h JOIN eros.handler_info() hi USING (handler_id) GROUP BY 1) q USING (phase)
+	ORDER BY p.phase;
+COMMENT ON VIEW eros.status_phase IS 'per phase: users, jobs, CPU granted and used, since the server''s start';
+COMMENT ON COLUMN eros.status_phase.phase IS 'number of the phase';
+COMMENT ON COLUMN eros.status_phase.idle_after IS 'idle time after which it begins';
+COMMENT ON COLUMN eros.status_phase.cpu_percent IS 'percent of one core that each worker may use';
+COMMENT ON COLUMN eros.status_phase.batch_size IS 'users in a batch, at most';
+COMMENT ON COLUMN eros.status_phase.users IS 'idle users in this phase now';
+COMMENT ON COLUMN eros.status_phase.transitions IS 'crossings into this phase';
+COMMENT ON COLUMN eros.status_phase.jobs_pending IS 'pending jobs of the phase''s handlers';
+COMMENT ON COLUMN eros.status_phase.batches IS 'calls of handlers';
+COMMENT ON COLUMN eros.status_phase.users_done IS 'users whose job was finished';
+COMMENT ON COLUMN eros.status_phase.cpu_granted_ms IS 'CPU time granted while there was work, in ms';
+COMMENT ON COLUMN eros.status_phase.cpu_used_ms IS 'CPU time used by batches, in ms';
+COMMENT ON COLUMN eros.status_phase.throttled_ms IS 'time that workers waited although jobs were due, in ms';
+
+CREATE VIEW eros.status_handler AS
+	SELECT h.name AS handler, h.function, h.phase, h.enabled, h.owner, h.ttl,
+		   coalesce(i.pending, 0) AS jobs_pending,
+		   coalesce(i.failed, 0) AS jobs_failed,
+		   coalesce(i.batches, 0) AS batches,
+		   coalesce(i.users_done, 0) AS users_done,
+		   coalesce(i.batches_failed, 0) AS batches_failed,
+		   coalesce(i.batches_halted, 0) AS batches_halted,
+		   coalesce(i.cpu_used_ms, 0) AS cpu_used_ms,
+		   coalesce(i.cpu_halted_ms, 0) AS cpu_halted_ms,
+		   i.cost_ms,
+		   coalesce(i.stored, 0) AS results_stored,
+		   coalesce(i.hits, 0) AS hits,
+		   coalesce(i.misses, 0) AS misses,
+		   CASE WHEN i.hits + i.misses > 0 THEN round(100.0 * i.hits / (i.hits + i.misses), 1) END AS hit_percent,
+		   coalesce(i.ended, 0) AS results_expired,
+		   coalesce(i.unread, 0) AS results_unread,
+		   h.error, h.error_at
+	FROM eros.handler h LEFT JOIN eros.handler_info() i USING (handler_id)
+	ORDER BY h.phase, h.name;
+COMMENT ON VIEW eros.status_handler IS 'per handler: done, failed, cost, hit rate, since the server''s start';
+COMMENT ON COLUMN eros.status_handler.handler IS 'its name';
+COMMENT ON COLUMN eros.status_handler.function IS 'the function that it calls';
+COMMENT ON COLUMN eros.status_handler.phase IS 'the phase in which it runs';
+COMMENT ON COLUMN eros.status_handler.enabled IS 'whether it runs';
+COMMENT ON COLUMN eros.status_handler.owner IS 'the role as which it runs';
+COMMENT ON COLUMN eros.status_handler.ttl IS 'lifetime of its results';
+COMMENT ON COLUMN eros.status_handler.jobs_pending IS 'its pending jobs';
+COMMENT ON COLUMN eros.status_handler.jobs_failed IS 'its jobs that are out of attempts; see eros.retry()';
+COMMENT ON COLUMN eros.status_handler.batches IS 'its calls';
+COMMENT ON COLUMN eros.status_handler.users_done IS 'users whose job was finished';
+COMMENT ON COLUMN eros.status_handler.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.status_handler.batches_halted IS 'calls that were interrupted by a returning user';
+COMMENT ON COLUMN eros.status_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
+COMMENT ON COLUMN eros.status_handler.cpu_halted_ms IS 'part of it that was lost to halts, in ms';
+COMMENT ON COLUMN eros.status_handler.cost_ms IS 'CPU time per user, in ms, moving average; NULL: never measured';
+COMMENT ON COLUMN eros.status_handler.results_stored IS 'results stored';
+COMMENT ON COLUMN eros.status_handler.hits IS 'calls of eros.get() that found a result';
+COMMENT ON COLUMN eros.status_handler.misses IS 'calls of eros.get() that found none';
+COMMENT ON COLUMN eros.status_handler.hit_percent IS 'hits in percent of both';
+COMMENT ON COLUMN eros.status_handler.results_expired IS 'results whose partition has been dropped';
+COMMENT ON COLUMN eros.status_handler.results_unread IS 'of these, results that nobody had read; estimated by HyperLogLog, standard error 3.25 % of those read';
+COMMENT ON COLUMN eros.status_handler.error IS 'why it cannot be called at all';
+COMMENT ON COLUMN eros.status_handler.error_at IS 'since when';
+
+CREATE VIEW eros.status_worker AS
+	SELECT i.worker, i.pid, i.activity, h.name AS handler, i.phase, i.batch_users,
+		   CASE WHEN i.batch_start IS NOT NULL THEN clock_timestamp() - i.batch_start END AS batch_age,
+		   i.started, i.batches, i.users_done, i.cpu_used_ms
+	FROM eros.worker_info() i LEFT JOIN eros.handler h USING (handler_id)
+	ORDER BY i.worker;
+COMMENT ON VIEW eros.status_worker IS 'what each worker of this database does now';
+COMMENT ON COLUMN eros.status_worker.worker IS 'its number, from 1';
+COMMENT ON COLUMN eros.status_worker.pid IS 'its process, as in pg_stat_activity';
+COMMENT ON COLUMN eros.status_worker.activity IS 'starting, idle, claiming, computing, storing or pausing';
+COMMENT ON COLUMN eros.status_worker.handler IS 'the handler that it calls now';
+COMMENT ON COLUMN eros.status_worker.phase IS 'the phase that pays for it';
+COMMENT ON COLUMN eros.status_worker.batch_users IS 'users in the batch';
+COMMENT ON COLUMN eros.status_worker.batch_age IS 'time since the batch was begun';
+COMMENT ON COLUMN eros.status_worker.started IS 'when the worker was started';
+COMMENT ON COLUMN eros.status_worker.batches IS 'batches since then';
+COMMENT ON COLUMN eros.status_worker.users_done IS 'users whose job was finished since then';
+COMMENT ON COLUMN eros.status_worker.cpu_used_ms IS 'CPU time of its batches since then, in ms';
+
+CREATE VIEW eros.status_queue AS
+	SELECT h.name AS handler, h.phase,
+		   coalesce(i.pending, 0) AS jobs_pending,
+		   coalesce(i.failed, 0) AS jobs_failed,
+		   n.due_at AS next_due,
+		   CASE WHEN n.due_at <= eros.now() THEN eros.now() - n.due_at END AS oldest_wait
+	FROM eros.handler h
+	LEFT JOIN eros.handler_info() i USING (handler_id)
+	LEFT JOIN LATERAL (
+		SELECT j.due_at FROM eros.job j
+		WHERE j.phase = h.phase AND j.handler_id = h.handler_id AND j.status = 'pending'
+		ORDER BY j.due_at LIMIT 1) n ON true
+	ORDER BY h.phase, h.name;
+COMMENT ON VIEW eros.status_queue IS 'per handler: jobs that are pending or failed, and how long the oldest has waited';
+COMMENT ON COLUMN eros.status_queue.handler IS 'the handler';
+COMMENT ON COLUMN eros.status_queue.phase IS 'the phase in which it runs';
+COMMENT ON COLUMN eros.status_queue.jobs_pending IS 'jobs to be run';
+COMMENT ON COLUMN eros.status_queue.jobs_failed IS 'jobs out of attempts';
+COMMENT ON COLUMN eros.status_queue.next_due IS 'when the first of them may run, or could have';
+COMMENT ON COLUMN eros.status_queue.oldest_wait IS 'for how long a job has been due; NULL: none is';
+
+CREATE VIEW eros.status_cache AS
+	SELECT p.partition, make_interval(hours => (2 ^ p.bucket)::integer) AS width, p.lower, p.upper,
+		   p.bytes AS live_bytes, pg_total_relation_size(p.partition) AS size_bytes,
+		   greatest(c.reltuples, 0)::bigint AS entries
+	FROM eros.cache_partitions() p JOIN pg_class c ON c.oid = p.partition
+	ORDER BY p.bucket, p.lower;
+COMMENT ON VIEW eros.status_cache IS 'the partitions of the cache';
+COMMENT ON COLUMN eros.status_cache.partition IS 'the partition';
+COMMENT ON COLUMN eros.status_cache.width IS 'span of expiry that it holds';
+COMMENT ON COLUMN eros.status_cache.lower IS 'results in it expire at or after this';
+COMMENT ON COLUMN eros.status_cache.upper IS 'and before this: then it is dropped';
+COMMENT ON COLUMN eros.status_cache.live_bytes IS 'bytes of live results, which eros.cache_limit bounds';
+COMMENT ON COLUMN eros.status_cache.size_bytes IS 'bytes on disk, with indexes and dead rows';
+COMMENT ON COLUMN eros.status_cache.entries IS 'entries, as estimated by the last VACUUM or ANALYZE';
+
+CREATE VIEW eros.status AS
+	SELECT CASE WHEN h.message IS NULL THEN 'ok' ELSE h.message END AS status,
+		   i.active_users,
+		   p.idle_users,
+		   q.jobs_pending, q.jobs_failed,
+		   i.workers,
+		   current_setting('eros.workers')::integer AS workers_limit,
+		   i.cache_bytes,
+		   pg_size_bytes(current_setting('eros.cache_limit')) AS cache_limit_bytes,
+		   CASE WHEN i.by_pg_cron THEN 'pg_cron' ELSE 'scheduler' END AS maintenance_by,
+		   i.last_maintenance, i.last_sweep,
+		   i.tracker_users, i.tracker_capacity, i.tracker_bytes, i.tracker_limit_bytes,
+		   i.touches_spilled, i.touches_lost, i.users_spilled,
+		   i.returns, i.halts, i.evicted,
+		   p.cpu_used_ms, i.scheduler_cpu_ms,
+		   i.launcher_pid, i.scheduler_pid,
+		   i.clock_offset, i.stats_since
+	FROM eros.database_info() i
+	CROSS JOIN (SELECT sum(users)::bigint AS idle_users, sum(cpu_used_ms) AS cpu_used_ms FROM eros.status_phase) p
+	CROSS JOIN (SELECT coalesce(sum(jobs_pending), 0)::bigint AS jobs_pending,
+					   coalesce(sum(jobs_failed), 0)::bigint AS jobs_failed,
+					   count(*) FILTER (WHERE error IS NOT NULL) AS broken
+				FROM eros.status_handler) q
+	CROSS JOIN LATERAL (SELECT CASE
+			WHEN NOT current_setting('eros.enabled')::boolean
+				THEN 'switched off: eros.enabled is off'
+			WHEN i.launcher_pid IS NULL
+				THEN 'the launcher does not run: see the server log; in recovery it starts after promotion'
+			WHEN i.held
+				THEN 'kept out while a command works on this database or on the extension'
+			WHEN i.no_worker_slot
+				THEN 'no free worker slot: raise max_worker_processes or lower eros.workers'
+			WHEN i.scheduler_pid IS NULL
+				THEN 'the scheduler of this database is not running: it is started within seconds'
+			WHEN i.touches_lost > 0
+				THEN format('%s touches in read-only transactions were lost: raise eros.tracker_memory', i.touches_lost)
+			WHEN q.broken > 0
+				THEN format('%s handlers cannot be called: see error in eros.status_handler', q.broken)
+			WHEN q.jobs_failed > 0
+				THEN format('%s jobs have failed: see last_error in eros.job, then eros.retry()', q.jobs_failed)
+		END AS message) h;
+COMMENT ON VIEW eros.status IS 'one row: is all well in this database, and the figures at a glance, since the server''s start';
+COMMENT ON COLUMN eros.status.status IS '''ok'', or what is wrong and what to do';
+COMMENT ON COLUMN eros.status.active_users IS 'users of this database in shared memory';
+COMMENT ON COLUMN eros.status.idle_users IS 'users in eros.activity, all phases';
+COMMENT ON COLUMN eros.status.jobs_pending IS 'jobs to be run';
+COMMENT ON COLUMN eros.status.jobs_failed IS 'jobs out of attempts';
+COMMENT ON COLUMN eros.status.workers IS 'workers that run now';
+COMMENT ON COLUMN eros.status.workers_limit IS 'setting eros.workers';
+COMMENT ON COLUMN eros.status.cache_bytes IS 'bytes of live results';
+COMMENT ON COLUMN eros.status.cache_limit_bytes IS 'setting eros.cache_limit, in bytes; 0: none';
+COMMENT ON COLUMN eros.status.maintenance_by IS 'who purges and cleans up: pg_cron or scheduler';
+COMMENT ON COLUMN eros.status.last_maintenance IS 'when that was done last';
+COMMENT ON COLUMN eros.status.last_sweep IS 'when the scheduler last looked for idle users';
+COMMENT ON COLUMN eros.status.tracker_users IS 'users in shared memory, all databases';
+COMMENT ON COLUMN eros.status.tracker_capacity IS 'users that the shared memory can hold';
+COMMENT ON COLUMN eros.status.tracker_bytes IS 'shared memory in use for them, in bytes';
+COMMENT ON COLUMN eros.status.tracker_limit_bytes IS 'shared memory reserved for them, in bytes';
+COMMENT ON COLUMN eros.status.touches_spilled IS 'touches that went to the table since the memory was full';
+COMMENT ON COLUMN eros.status.touches_lost IS 'touches that could not, in a read-only transaction';
+COMMENT ON COLUMN eros.status.users_spilled IS 'active users moved to the table to make room';
+COMMENT ON COLUMN eros.status.returns IS 'idle or new users who became active';
+COMMENT ON COLUMN eros.status.halts IS 'batches interrupted by a returning user';
+COMMENT ON COLUMN eros.status.evicted IS 'cache entries evicted at eros.cache_limit';
+COMMENT ON COLUMN eros.status.cpu_used_ms IS 'CPU time of all batches, in ms';
+COMMENT ON COLUMN eros.status.scheduler_cpu_ms IS 'CPU time of the scheduler, in ms';
+COMMENT ON COLUMN eros.status.launcher_pid IS 'process of the launcher';
+COMMENT ON COLUMN eros.status.scheduler_pid IS 'process of this database''s scheduler';
+COMMENT ON COLUMN eros.status.clock_offset IS 'by how much a developer has moved the time of EROS';
+COMMENT ON COLUMN eros.status.stats_since IS 'when the counters began: the server''s start';
+
+------------------------------------------------------------------------------
+-- Privileges
+------------------------------------------------------------------------------
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eros FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION eros.user_key(bigint), eros.user_bigint(uuid), eros.now() TO PUBLIC;
+
+CREATE FUNCTION eros.grant_application(role regrole) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f regprocedure;
+BEGIN
+	EXECUTE format('GRANT USAGE ON SCHEMA eros TO %s', role);
+	FOR f IN
+		SELECT d.objid FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
+		WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+		  AND d.refclassid = 'pg_extension'::regclass
+		  AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'eros')
+		  AND p.proname IN ('eros_touch', 'get', 'get_many')
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION eros.grant_application(regrole) IS
+	'grants what an application needs: eros_touch(), eros.get() and eros.get_many()';
+
+CREATE FUNCTION eros.grant_developer(role regrole) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f regprocedure;
+BEGIN
+	PERFORM eros.grant_application(role);
+	FOR f IN
+		SELECT p.oid FROM pg_proc p
+		WHERE p.pronamespace = 'eros'::regnamespace
+		  AND p.proname IN ('add_handler', 'drop_handler', 'enable_handler', 'disable_handler',
+							'retry', 'run_now', 'invalidate')
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION eros.grant_developer(regrole) IS
+	'grants what the owner of handlers needs, the application''s rights included: eros.add_handler() and its like, eros.run_now(), eros.invalidate()';
+
+REVOKE ALL ON FUNCTION eros.grant_application(regrole), eros.grant_developer(regrole) FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA eros TO pg_monitor;
+GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,
+	eros.status_queue, eros.status_cache, eros.phase, eros.handler TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
+	eros.worker_info(), eros.cache_partitions() TO pg_monitor;
+
+SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');
+SELECT pg_catalog.pg_extension_config_dump('eros.handler_handler_id_seq', '');
+
+------------------------------------------------------------------------------
+-- The processes start when this transaction commits
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.announce() RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_announce' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.announce() IS
+	'internal: tells the launcher that this database has the extension, when the transaction commits';
+REVOKE ALL ON FUNCTION eros.announce() FROM PUBLIC;
+SELECT eros.announce();

@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * clock.c
+ *		Time, read in one place.
+ *
+ * eros_now() is the time by which users idle and results expire.  A superuser
+ * on a server with eros.developer = on can move it forward, so that a test
+ * plays a day in a second; the offset is one word in shared memory.  CPU
+ * shares go by the monotonic clock, which nobody moves.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "eros.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(eros_now_sql);
+PG_FUNCTION_INFO_V1(eros_advance_clock);
+
+/* The time of EROS. */
+TimestampTz
+eros_now(void)
+{
+	return GetCurrentTimestamp() + (int64) pg_atomic_read_u64(&eros_shared->clock_offset_us);
+}
+
+/* Reads one of the system's clocks in nanoseconds. */
+static uint64
+read_clock_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (uint64) ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* A clock that never jumps, in nanoseconds. */
+uint64
+eros_monotonic_ns(void)
+{
+	return read_clock_ns(CLOCK_MONOTONIC);
+}
+
+/* The CPU time that the kernel has charged to this process, in nanoseconds. */
+uint64
+eros_process_cpu_ns(void)
+{
+	return read_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+/* now() returns timestamptz */
+Datum
+eros_now_sql(PG_FUNCTION_ARGS)
+{
+	eros_check_loaded();
+	PG_RETURN_TIMESTAMPTZ(eros_now());
+}
+
+/* advance_clock(step interval) returns timestamptz */
+Datum
+eros_advance_clock(PG_FUNCTION_ARGS)
+{
+	Interval   *step = PG_GETARG_INTERVAL_P(0);
+	int64		step_us;
+
+	eros_check_loaded();
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to move the time of EROS")));
+	if (!eros_developer)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the time of EROS cannot be moved on this server"),
+				 errhint("Set eros.developer = on and restart; never on a production server.")));
+	if (step->month != 0 || step->day > 36500 || step->day < -36500 ||
+		step->time > (int64) 36500 * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot move the time by months or by more than 36500 days")));
+	step_us = step->time + (int64) step->day * USECS_PER_DAY;
+	if (step_us < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the time of EROS can only be moved forward")));
+
+	pg_atomic_fetch_add_u64(&eros_shared->clock_offset_us, step_us);
+
+	/* what was due later may be due now */
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_databases; i++)
+		eros_set_latch_of_scheduler(&eros_databases[i]);
+	LWLockRelease(eros_shared->lock);
+	PG_RETURN_TIMESTAMPTZ(eros_now());
+}

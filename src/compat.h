@@ -1,0 +1,113 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		The differences between the supported versions of PostgreSQL.
+ *
+ * Every #if on the server's version stands here and nowhere else: the other
+ * files are written for the newest interface, and this one teaches it to the
+ * older servers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef EROS_COMPAT_H
+#define EROS_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 130000
+#error "EROS needs PostgreSQL 13 or later"
+#endif
+
+#include "access/parallel.h"
+#include "storage/ipc.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+
+/*
+ * Since 15, shared memory is asked for in a hook of its own; before, it is
+ * asked for while the library loads.
+ */
+#if PG_VERSION_NUM >= 150000
+#define eros_install_shmem_request(function)                                                       \
+	do                                                                                             \
+	{                                                                                              \
+		prev_shmem_request_hook = shmem_request_hook;                                              \
+		shmem_request_hook = (function);                                                           \
+	} while (0)
+#define eros_chain_shmem_request()                                                                 \
+	do                                                                                             \
+	{                                                                                              \
+		if (prev_shmem_request_hook)                                                               \
+			prev_shmem_request_hook();                                                             \
+	} while (0)
+#else
+typedef void (*shmem_request_hook_type) (void);
+#define eros_install_shmem_request(function) (function) ()
+#define eros_chain_shmem_request() ((void) prev_shmem_request_hook)
+#endif
+
+/* Since 15, a prefix of settings can be reserved. */
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/* Since 15, one call sets up a set-returning function's tuplestore. */
+#if PG_VERSION_NUM < 150000
+#include "funcapi.h"
+extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
+#define InitMaterializedSRF(fcinfo, flags) eros_init_materialized_srf(fcinfo)
+#endif
+
+/* Since 16, one function checks the privileges on any object. */
+#if PG_VERSION_NUM < 160000
+#define eros_function_aclcheck(fn, role) pg_proc_aclcheck((fn), (role), ACL_EXECUTE)
+#define eros_may_alter_database(db) pg_database_ownercheck((db), GetUserId())
+#else
+#include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
+#define eros_may_alter_database(db) object_ownercheck(DatabaseRelationId, (db), GetUserId())
+#define eros_function_aclcheck(fn, role) \
+	object_aclcheck(ProcedureRelationId, (fn), (role), ACL_EXECUTE)
+#endif
+
+/* Since 14, a utility hook is told whether the tree may be scribbled on. */
+#if PG_VERSION_NUM >= 140000
+#define EROS_UTILITY_ARGS                                                                          \
+	PlannedStmt *pstmt, const char *query_string, bool read_only_tree,                             \
+		ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env,          \
+		DestReceiver *dest, QueryCompletion *qc
+#define EROS_UTILITY_CALL                                                                          \
+	pstmt, query_string, read_only_tree, context, params, query_env, dest, qc
+#else
+#define EROS_UTILITY_ARGS                                                                          \
+	PlannedStmt *pstmt, const char *query_string, ProcessUtilityContext context,                   \
+		ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest,                     \
+		QueryCompletion *qc
+#define EROS_UTILITY_CALL pstmt, query_string, context, params, query_env, dest, qc
+#endif
+
+/* Since 14, a partition descriptor may leave out what is being detached. */
+#if PG_VERSION_NUM >= 140000
+#define eros_partition_desc(rel) RelationGetPartitionDesc((rel), true)
+#else
+#define eros_partition_desc(rel) RelationGetPartitionDesc((rel))
+#endif
+
+/* Since 18, an index scan can be instrumented. */
+#if PG_VERSION_NUM >= 180000
+#define eros_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define eros_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* Since 16, parsing a qualified name can report errors softly. */
+#if PG_VERSION_NUM < 160000
+#define eros_name_list(name) stringToQualifiedNameList(name)
+#else
+#define eros_name_list(name) stringToQualifiedNameList((name), NULL)
+#endif
+
+#endif							/* EROS_COMPAT_H */

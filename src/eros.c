@@ -1,0 +1,604 @@
+/*-------------------------------------------------------------------------
+ *
+ * eros.c
+ *		Loading, settings, and the slots in shared memory.
+ *
+ * Owns the arrays of database, worker and handler slots.  A slot is taken and
+ * given back under the slot lock (eros_shared->lock), held for a few
+ * instructions; what is inside a slot is atomics, or written by its owner only.
+ * Also keeps the little list of what a transaction does to shared memory when
+ * it commits: counters to add to, the configuration's generation to raise.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "eros.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(eros_config_changed);
+PG_FUNCTION_INFO_V1(eros_announce);
+
+extern PGDLLEXPORT void _PG_init(void);
+
+ErosShared *eros_shared = NULL;
+ErosDatabase *eros_databases = NULL;
+ErosWorker *eros_workers_array = NULL;
+ErosHandlerStats *eros_handlers_array = NULL;
+
+bool		eros_enabled = true;
+bool		eros_developer = false;
+int			eros_workers = 1;
+int			eros_max_workers = 16;
+int			eros_max_databases = 64;
+int			eros_max_handlers = 128;
+int			eros_tracker_memory_kb = 65536;
+int			eros_quantum_ms = 100;
+double		eros_cpu_cap = 95;
+int			eros_cpu_cores = 0;
+int			eros_sweep_interval_ms = 5000;
+int			eros_maintenance_interval_s = 300;
+int			eros_max_idle_s = 30 * 86400;
+int			eros_cache_limit_kb = 1024 * 1024;
+int			eros_max_result_size = 50 * 1024;
+int			eros_retry_delay_ms = 60000;
+int			eros_retry_delay_max_ms = 3600000;
+int			eros_worker_idle_timeout_ms = 10000;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+/* What this transaction will do to shared memory when it commits. */
+typedef struct CommitAction
+{
+	pg_atomic_uint64 *counter;
+	int64		delta;
+	int			nest_level;
+} CommitAction;
+
+static CommitAction *commit_actions = NULL;
+static int	ncommit_actions = 0;
+static int	max_commit_actions = 0;
+static int	config_changed_level = 0;	/* 0: not changed */
+static int	announced_level = 0;
+
+static void define_settings(void);
+static void request_shmem(void);
+static void startup_shmem(void);
+static void at_transaction_end(XactEvent event, void *arg);
+static void at_subtransaction_end(SubXactEvent event, SubTransactionId sub,
+								  SubTransactionId parent, void *arg);
+
+/* Defines the settings, asks for shared memory and registers the launcher. */
+void
+_PG_init(void)
+{
+	/*
+	 * Without shared_preload_libraries there is no shared memory: leave, and
+	 * let the functions say so.
+	 */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	define_settings();
+	eros_install_shmem_request(request_shmem);
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup_shmem;
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+	eros_launcher_install_hooks();
+	eros_launcher_register();
+}
+
+/* Raises the error that tells how to load the library. */
+void
+eros_check_loaded(void)
+{
+	if (unlikely(eros_shared == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("eros must be loaded at server start"),
+				 errhint("Add \"shared_preload_libraries = 'eros'\" to postgresql.conf "
+						 "(after what is there, separated by a comma) and restart the server.")));
+}
+
+/* Defines the settings of the node. */
+static void
+define_settings(void)
+{
+	DefineCustomBoolVariable("eros.enabled",
+							 "Runs schedulers and workers; touches are recorded and results served without it.",
+							 NULL, &eros_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eros.developer",
+							 "Lets superusers move the time of EROS, for tests.",
+							 NULL, &eros_developer, false, PGC_POSTMASTER, GUC_NOT_IN_SAMPLE,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.workers", "Workers per database, at most.",
+							NULL, &eros_workers, 1, 0, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_workers", "Workers of the whole server, at most.",
+							NULL, &eros_max_workers, 16, 1, 1024, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_databases", "Databases that may have the extension.",
+							NULL, &eros_max_databases, 64, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_handlers", "Handlers of the whole server whose figures are kept.",
+							NULL, &eros_max_handlers, 128, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.tracker_memory", "Shared memory for active users, at most.",
+							"32 bytes a user, at most 7/8 full; used as it fills.",
+							&eros_tracker_memory_kb, 65536, 256, INT_MAX, PGC_POSTMASTER, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.quantum", "CPU time that one batch shall take.",
+							"Batches are sized by the measured cost per user.",
+							&eros_quantum_ms, 100, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomRealVariable("eros.cpu_cap", "Hard cap on the CPU of all workers, in percent of eros.cpu_cores.",
+							 NULL, &eros_cpu_cap, 95, 1, 95, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.cpu_cores", "Cores that EROS may count on; 0: all that are online.",
+							NULL, &eros_cpu_cores, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.sweep_interval", "Time between two looks for idle users, at most.",
+							"Shorter when the first phase begins within twenty times this.",
+							&eros_sweep_interval_ms, 5000, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.maintenance_interval",
+							"Time between two purges and clean-ups of stale users.",
+							NULL, &eros_maintenance_interval_s, 300, 1, 86400, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_idle", "Users idle for longer are forgotten.",
+							NULL, &eros_max_idle_s, 30 * 86400, 60, 10 * 365 * 86400, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.cache_limit", "Bytes of live results per database, at most; 0: no limit.",
+							NULL, &eros_cache_limit_kb, 1024 * 1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_result_size", "Bytes of one result, at most, before compression.",
+							NULL, &eros_max_result_size, 50 * 1024, 64, 16 * 1024 * 1024, PGC_SIGHUP,
+							GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.retry_delay", "Time before a failed job is tried again.",
+							"Doubled at every further failure, with a jitter of a quarter.",
+							&eros_retry_delay_ms, 60000, 1, 86400000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.retry_delay_max", "Time before a failed job is tried again, at most.",
+							NULL, &eros_retry_delay_max_ms, 3600000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.worker_idle_timeout", "A worker without work ends after this.",
+							NULL, &eros_worker_idle_timeout_ms, 10000, 10, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	MarkGUCPrefixReserved("eros");
+}
+
+/* ------------------------------------------------------------------------
+ * Shared memory
+ * ------------------------------------------------------------------------
+ */
+
+/* The bytes of the slots; the active users come on top. */
+static Size
+slots_size(void)
+{
+	Size		size = MAXALIGN(sizeof(ErosShared));
+
+	size = add_size(size, mul_size(eros_max_databases, sizeof(ErosDatabase)));
+	size = add_size(size, mul_size(eros_max_workers, sizeof(ErosWorker)));
+	size = add_size(size, mul_size(eros_max_handlers, sizeof(ErosHandlerStats)));
+	return size;
+}
+
+/* Asks for the shared memory. */
+static void
+request_shmem(void)
+{
+	eros_chain_shmem_request();
+	RequestAddinShmemSpace(slots_size());
+	RequestAddinShmemSpace(eros_tracker_shmem_size());
+	RequestNamedLWLockTranche("eros", 1);
+}
+
+/*
+ * Sets the shared memory up, or attaches to it.
+ *
+ * Fresh shared memory is zero, and zero is how every slot begins: only what
+ * must not be zero is written.
+ */
+static void
+startup_shmem(void)
+{
+	bool		found;
+	char	   *memory;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	memory = ShmemInitStruct("eros", slots_size(), &found);
+	eros_shared = (ErosShared *) memory;
+	memory += MAXALIGN(sizeof(ErosShared));
+	eros_databases = (ErosDatabase *) memory;
+	memory += sizeof(ErosDatabase) * eros_max_databases;
+	eros_workers_array = (ErosWorker *) memory;
+	memory += sizeof(ErosWorker) * eros_max_workers;
+	eros_handlers_array = (ErosHandlerStats *) memory;
+	if (!found)
+	{
+		memset(eros_shared, 0, slots_size());
+		eros_shared->lock = &(GetNamedLWLockTranche("eros"))->lock;
+		eros_shared->started = GetCurrentTimestamp();
+	}
+	eros_tracker_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Has everybody who works in a database read its configuration anew. */
+static void
+raise_generation(ErosDatabase *db)
+{
+	pg_atomic_write_u64(&db->config_generation,
+						pg_atomic_add_fetch_u64(&eros_shared->generation, 1));
+}
+
+/* Finds the slot of a database, or with create makes one; NULL when all are taken. */
+ErosDatabase *
+eros_database_slot(Oid dboid, bool create)
+{
+	ErosDatabase *free_slot = NULL;
+	ErosDatabase *slot = NULL;
+
+	LWLockAcquire(eros_shared->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		if (eros_databases[i].dboid == dboid)
+		{
+			slot = &eros_databases[i];
+			break;
+		}
+		if (free_slot == NULL && !OidIsValid(eros_databases[i].dboid))
+			free_slot = &eros_databases[i];
+	}
+	if (slot == NULL && create && free_slot != NULL)
+	{
+		slot = free_slot;
+		memset(slot, 0, sizeof(ErosDatabase));
+		slot->dboid = dboid;
+		slot->state = EROS_DB_PROBE;
+		raise_generation(slot);
+	}
+	LWLockRelease(eros_shared->lock);
+	return slot;
+}
+
+/* The slot of this process's database, NULL when it has none. */
+ErosDatabase *
+eros_my_database(void)
+{
+	static ErosDatabase *mine = NULL;
+
+	if (mine == NULL || mine->dboid != MyDatabaseId)
+		mine = eros_database_slot(MyDatabaseId, false);
+	return mine;
+}
+
+/*
+ * Finds the counters of a handler, or takes a slot for them.
+ *
+ * When all are taken, the handler shares one that nobody looks at: it works,
+ * it is just not counted.
+ */
+ErosHandlerStats *
+eros_handler_stats(Oid dboid, int32 handler_id)
+{
+	static ErosHandlerStats *uncounted = NULL;
+	ErosHandlerStats *free_slot = NULL;
+	ErosHandlerStats *slot = NULL;
+
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eros_max_handlers; i++)
+	{
+		ErosHandlerStats *stats = &eros_handlers_array[i];
+
+		if (stats->dboid == dboid && stats->handler_id == handler_id)
+		{
+			slot = stats;
+			break;
+		}
+		if (free_slot == NULL && !OidIsValid(stats->dboid))
+			free_slot = stats;
+	}
+	if (slot == NULL && free_slot != NULL)
+	{
+		slot = free_slot;
+		memset(slot, 0, sizeof(ErosHandlerStats));
+		slot->dboid = dboid;
+		slot->handler_id = handler_id;
+	}
+	LWLockRelease(eros_shared->lock);
+
+	if (slot == NULL)
+	{
+		if (uncounted == NULL)
+			uncounted = MemoryContextAllocZero(TopMemoryContext, sizeof(ErosHandlerStats));
+		slot = uncounted;
+	}
+	return slot;
+}
+
+/* Gives back the counters of a handler that was dropped. */
+void
+eros_forget_handler_stats(Oid dboid, int32 handler_id)
+{
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eros_max_handlers; i++)
+	{
+		if (eros_handlers_array[i].dboid == dboid && eros_handlers_array[i].handler_id == handler_id)
+			eros_handlers_array[i].dboid = InvalidOid;
+	}
+	LWLockRelease(eros_shared->lock);
+}
+
+/* Gives back all that belongs to a database that is gone, or has no extension. */
+void
+eros_forget_database(Oid dboid)
+{
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eros_max_handlers; i++)
+	{
+		if (eros_handlers_array[i].dboid == dboid)
+			eros_handlers_array[i].dboid = InvalidOid;
+	}
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		if (eros_databases[i].dboid == dboid)
+		{
+			eros_databases[i].dboid = InvalidOid;
+			eros_databases[i].state = EROS_DB_FREE;
+		}
+	}
+	LWLockRelease(eros_shared->lock);
+	eros_tracker_forget_database(dboid);
+}
+
+/* Wakes the scheduler of a database, if it runs. */
+void
+eros_set_latch_of_scheduler(ErosDatabase *db)
+{
+	Latch	   *latch = db->scheduler_latch;
+
+	if (OidIsValid(db->dboid) && latch != NULL)
+		SetLatch(latch);
+}
+
+/* Adds to a counter that is shown as never negative. */
+void
+eros_count(pg_atomic_uint64 *counter, int64 delta)
+{
+	pg_atomic_fetch_add_u64(counter, delta);
+}
+
+/* The owner of the extension, as whom EROS's own tables are written. */
+Oid
+eros_extension_owner(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("eros"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"eros\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION eros.")));
+	return owner;
+}
+
+/*
+ * Goes on as another role, restricted, with a search_path in which nobody can
+ * have put anything.
+ */
+void
+eros_role_begin(ErosRoleScope *scope, Oid role)
+{
+	GetUserIdAndSecContext(&scope->save_user, &scope->save_context);
+	scope->guc_level = NewGUCNestLevel();
+	SetUserIdAndSecContext(role, scope->save_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Goes back to who one was; after an error the abort does so. */
+void
+eros_role_end(ErosRoleScope *scope)
+{
+	AtEOXact_GUC(false, scope->guc_level);
+	SetUserIdAndSecContext(scope->save_user, scope->save_context);
+}
+
+/* Prepares a statement of EROS's own at its first use, and keeps the plan. */
+SPIPlanPtr
+eros_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *argtypes)
+{
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(sql, nargs, argtypes);
+
+		if (prepared == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(prepared);
+		*plan = prepared;
+	}
+	return *plan;
+}
+
+/* Goes on as the extension's owner, connected to SPI, to use EROS's tables. */
+void
+eros_owner_begin(ErosRoleScope *scope)
+{
+	eros_role_begin(scope, eros_extension_owner());
+	SPI_connect();
+}
+
+void
+eros_owner_end(ErosRoleScope *scope)
+{
+	SPI_finish();
+	eros_role_end(scope);
+}
+
+/* ------------------------------------------------------------------------
+ * What happens when the transaction commits
+ * ------------------------------------------------------------------------
+ */
+
+/* Adds to a counter in shared memory if and when this transaction commits. */
+void
+eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (delta == 0)
+		return;
+	for (int i = ncommit_actions - 1; i >= 0; i--)
+	{
+		if (commit_actions[i].counter == counter && commit_actions[i].nest_level == level)
+		{
+			commit_actions[i].delta += delta;
+			return;
+		}
+	}
+	if (commit_actions == NULL)
+	{
+		max_commit_actions = 64;
+		commit_actions =
+			MemoryContextAlloc(TopMemoryContext, sizeof(CommitAction) * max_commit_actions);
+	}
+	else if (ncommit_actions == max_commit_actions)
+	{
+		commit_actions =
+			repalloc(commit_actions, sizeof(CommitAction) * max_commit_actions * 2);
+		max_commit_actions *= 2;
+	}
+	commit_actions[ncommit_actions].counter = counter;
+	commit_actions[ncommit_actions].delta = delta;
+	commit_actions[ncommit_actions].nest_level = level;
+	ncommit_actions++;
+}
+
+/* Has everybody read phases and handlers anew when this transaction commits. */
+void
+eros_config_changed_on_commit(void)
+{
+	if (config_changed_level == 0)
+		config_changed_level = GetCurrentTransactionNestLevel();
+}
+
+/* Tells whether this transaction has changed phases or handlers itself. */
+bool
+eros_config_is_dirty(void)
+{
+	return config_changed_level > 0;
+}
+
+/* Carries out, or forgets, what was kept for the end of the transaction. */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	ErosDatabase *db;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (ncommit_actions == 0 && config_changed_level == 0 && announced_level == 0)
+		return;
+
+	if (event == XACT_EVENT_COMMIT)
+	{
+		for (int i = 0; i < ncommit_actions; i++)
+			eros_count(commit_actions[i].counter, commit_actions[i].delta);
+		if (config_changed_level > 0 || announced_level > 0)
+		{
+			db = eros_database_slot(MyDatabaseId, announced_level > 0);
+			if (db != NULL)
+			{
+				raise_generation(db);
+				eros_set_latch_of_scheduler(db);
+			}
+			if (announced_level > 0)
+				eros_launcher_wake();
+		}
+	}
+	ncommit_actions = 0;
+	config_changed_level = 0;
+	announced_level = 0;
+}
+
+/* Forgets what an aborted subtransaction had kept, or hands it to the parent. */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		while (ncommit_actions > 0 && commit_actions[ncommit_actions - 1].nest_level >= level)
+			ncommit_actions--;
+		if (config_changed_level >= level)
+			config_changed_level = 0;
+		if (announced_level >= level)
+			announced_level = 0;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (int i = 0; i < ncommit_actions; i++)
+			commit_actions[i].nest_level = Min(commit_actions[i].nest_level, level - 1);
+		config_changed_level = Min(config_changed_level, level - 1);
+		announced_level = Min(announced_level, level - 1);
+	}
+}
+
+/* config_changed() returns trigger */
+Datum
+eros_config_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "eros.config_changed")));
+	if (eros_shared != NULL)
+		eros_config_changed_on_commit();
+	PG_RETURN_POINTER(NULL);
+}
+
+/* announce() returns void: CREATE EXTENSION has come so far */
+Datum
+eros_announce(PG_FUNCTION_ARGS)
+{
+	if (eros_shared == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("eros is installed, but not loaded"),
+				 errhint("Add \"shared_preload_libraries = 'eros'\" to postgresql.conf and restart the server.")));
+	else if (announced_level == 0)
+		announced_level = GetCurrentTransactionNestLevel();
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,507 @@
+/*-------------------------------------------------------------------------
+ *
+ * eros.h
+ *		What the rooms of EROS share: the shared memory and its protocol.
+ *
+ * The flow is touch -> active users -> sweep -> jobs -> worker -> cache -> get,
+ * one file per station.  Everything that two processes look at is declared
+ * here, with the rule that guards it:
+ *
+ *	- "slot lock" (ErosShared.lock, an LWLock): who owns which database, worker
+ *	  and handler slot.  Held for a few instructions, never while waiting.
+ *	- atomics: counters and marks that anybody may read at any time.
+ *	- ErosWorker.batch_word: the one word by which a worker and the touches of
+ *	  users it holds agree who was first; see halt.c.
+ *
+ * The active users have their own protocol, in tracker.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef EROS_H
+#define EROS_H
+
+#include "postgres.h"
+
+#include "compat.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#define EROS_MAX_PHASES 8		/* phases are numbered 1 to 8 */
+#define EROS_MAX_BATCH 1000		/* users in one batch, at most */
+#define EROS_MAX_PARTITIONS 128 /* cache partitions accounted per database */
+#define EROS_READ_WINDOWS 12	/* cache partitions of a handler with read marks */
+#define EROS_READ_BITS 10		/* 2^10 registers: a standard error of 3.25 % */
+#define EROS_ERROR_LEN 256		/* bytes of an error kept in shared memory */
+
+/* ------------------------------------------------------------------------
+ * Users (user.c)
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * A user's key: the 16 bytes of a uuid, as two integers that sort alike.  A
+ * bigint user has hi = 0, which no RFC 9562 uuid has.
+ */
+typedef struct ErosKey
+{
+	uint64		hi;
+	uint64		lo;
+} ErosKey;
+
+typedef enum ErosKeyType
+{
+	EROS_KEY_BIGINT,
+	EROS_KEY_UUID
+} ErosKeyType;
+
+static inline bool
+eros_key_is_bigint(const ErosKey *key)
+{
+	return key->hi == 0;
+}
+
+static inline int
+eros_key_compare(const ErosKey *a, const ErosKey *b)
+{
+	if (a->hi != b->hi)
+		return a->hi < b->hi ? -1 : 1;
+	if (a->lo != b->lo)
+		return a->lo < b->lo ? -1 : 1;
+	return 0;
+}
+
+extern int	eros_key_qsort_compare(const void *a, const void *b);
+extern ErosKey eros_key_from_bigint(int64 user);
+extern ErosKey eros_key_from_uuid(const pg_uuid_t *uuid);
+extern ErosKey eros_key_from_stored(const pg_uuid_t *uuid);
+extern void eros_key_to_uuid(const ErosKey *key, pg_uuid_t *uuid);
+extern Datum eros_key_get_datum(const ErosKey *key);
+extern ErosKey *eros_keys_from_array(Datum array, Oid element_type, int *nkeys);
+extern Datum eros_keys_to_array(const ErosKey *keys, int nkeys, ErosKeyType type);
+extern char *eros_key_to_cstring(const ErosKey *key);
+
+/* ------------------------------------------------------------------------
+ * Time (clock.c)
+ * ------------------------------------------------------------------------
+ */
+extern TimestampTz eros_now(void);
+extern uint64 eros_monotonic_ns(void);
+extern uint64 eros_process_cpu_ns(void);
+
+/* ------------------------------------------------------------------------
+ * Shared memory
+ * ------------------------------------------------------------------------
+ */
+
+/* What is known of a database. */
+typedef enum ErosDatabaseState
+{
+	EROS_DB_FREE = 0,			/* the slot is unused */
+	EROS_DB_PROBE,				/* look whether the extension is there */
+	EROS_DB_RUNNING,			/* it is, and the scheduler runs */
+	EROS_DB_ABSENT				/* it is not; the launcher frees the slot */
+} ErosDatabaseState;
+
+typedef struct ErosPhaseCounters
+{
+	pg_atomic_uint64 users;		/* idle users in this phase now */
+	pg_atomic_uint64 transitions;	/* crossings into this phase */
+	pg_atomic_uint64 batches;
+	pg_atomic_uint64 users_done;
+	pg_atomic_uint64 cpu_granted_ns;	/* the share of the time with work to do */
+	pg_atomic_uint64 cpu_used_ns;	/* by batches of this phase */
+	pg_atomic_uint64 throttled_ns;	/* pauses that paid for it */
+} ErosPhaseCounters;
+
+typedef struct ErosPartitionBytes
+{
+	pg_atomic_uint32 relid;
+	pg_atomic_uint64 bytes;
+} ErosPartitionBytes;
+
+/*
+ * A database that has the extension, or is about to be looked at.  Slots are
+ * given and taken under the slot lock; the owner's pid and latch are set under
+ * it, too.
+ */
+typedef struct ErosDatabase
+{
+	Oid			dboid;			/* InvalidOid: free */
+	ErosDatabaseState state;
+	pid_t		scheduler_pid;
+	Latch	   *scheduler_latch;
+	pid_t		held_by;		/* backend whose DDL keeps EROS out, or 0 */
+	bool		no_worker_slot; /* max_worker_processes is exhausted */
+	bool		by_pg_cron;		/* pg_cron has this database's maintenance */
+
+	pg_atomic_uint64 config_generation; /* raised when phases or handlers change */
+	pg_atomic_uint32 wants_room;	/* a touch found its partition full */
+	pg_atomic_uint32 dozing;	/* the scheduler sleeps long: a return wakes it */
+	pg_atomic_uint64 touches_spilled;	/* touches that went to the table */
+	pg_atomic_uint64 touches_lost;	/* ... and could not: read-only, map full */
+	pg_atomic_uint64 returns;		/* users whose return was noticed */
+	pg_atomic_uint64 halts;			/* batches interrupted by a return */
+	pg_atomic_uint64 users_spilled; /* active users kept in the table */
+	pg_atomic_uint64 scheduler_cpu_ns;
+	pg_atomic_uint64 last_sweep;	/* TimestampTz */
+	pg_atomic_uint64 last_maintenance;
+	pg_atomic_uint64 evicted;
+
+	ErosPhaseCounters phases[EROS_MAX_PHASES + 1];
+	ErosPartitionBytes partitions[EROS_MAX_PARTITIONS];
+} ErosDatabase;
+
+/* The state of a worker's batch: the low bits of batch_word. */
+#define EROS_BATCH_NONE 0		/* no batch: computes nothing for anybody */
+#define EROS_BATCH_RUNNING 1	/* keys[] are held; may be halted */
+#define EROS_BATCH_COMMITTING 2 /* the results are being committed: too late */
+#define EROS_BATCH_HALTED 3		/* a touch has halted it */
+#define EROS_BATCH_STATE(word) ((uint32) ((word) &3))
+#define EROS_BATCH_GENERATION(word) ((word) >> 2)
+#define EROS_BATCH_WORD(generation, state) (((generation) << 2) | (state))
+
+/* What a worker is doing, for the status. */
+typedef enum ErosWorkerActivity
+{
+	EROS_WORKER_STARTING = 0,
+	EROS_WORKER_IDLE,
+	EROS_WORKER_CLAIMING,
+	EROS_WORKER_COMPUTING,
+	EROS_WORKER_STORING,
+	EROS_WORKER_PAUSING
+} ErosWorkerActivity;
+
+/*
+ * A worker.  The slot is taken by the scheduler under the slot lock, and given
+ * back by the worker's exit callback (or by the scheduler when the worker
+ * never came up).  keys[] is written by the worker only while the word's state
+ * is NONE.
+ */
+typedef struct ErosWorker
+{
+	Oid			dboid;			/* InvalidOid: free */
+	int			number;			/* 1, 2, ... within its database */
+	uint32		ticket;			/* tells a worker that the slot is still meant for it */
+	pid_t		pid;			/* 0: not up yet */
+	Latch	   *latch;
+
+	pg_atomic_uint64 batch_word;
+	int			nkeys;
+	ErosKey		keys[EROS_MAX_BATCH];	/* sorted */
+
+	/* for the status only: written by the worker, read by anybody */
+	pg_atomic_uint32 activity;
+	pg_atomic_uint32 handler_id;
+	pg_atomic_uint32 phase;
+	pg_atomic_uint64 batch_start;	/* TimestampTz */
+	pg_atomic_uint64 started;		/* TimestampTz */
+	pg_atomic_uint64 batches;
+	pg_atomic_uint64 users_done;
+	pg_atomic_uint64 cpu_used_ns;
+
+	/* the governor's buckets: when each phase may run again, monotonic ns */
+	pg_atomic_uint64 allowed_at_ns[EROS_MAX_PHASES + 1];
+} ErosWorker;
+
+/* Which results of one cache partition were read: a HyperLogLog. */
+typedef struct ErosReadWindow
+{
+	pg_atomic_uint64 upper;		/* the partition's upper bound; 0: unused */
+	pg_atomic_uint64 stored;
+	uint8		registers[1 << EROS_READ_BITS];
+} ErosReadWindow;
+
+/*
+ * The counters of one handler, since the server's start.  Found by database
+ * and handler_id; the slot is taken under the slot lock at the first use.
+ */
+typedef struct ErosHandlerStats
+{
+	Oid			dboid;			/* InvalidOid: free */
+	int32		handler_id;
+	pg_atomic_uint64 pending;	/* jobs */
+	pg_atomic_uint64 failed;	/* jobs */
+	pg_atomic_uint64 batches;
+	pg_atomic_uint64 users_done;
+	pg_atomic_uint64 batches_failed;
+	pg_atomic_uint64 batches_halted;
+	pg_atomic_uint64 cpu_used_ns;
+	pg_atomic_uint64 cpu_halted_ns; /* lost to halts */
+	pg_atomic_uint64 cost_ns;	/* per user, moving average; 0: unknown */
+	pg_atomic_uint64 stored;
+	pg_atomic_uint64 hits;
+	pg_atomic_uint64 misses;
+	pg_atomic_uint64 unread;	/* expired without having been read */
+	pg_atomic_uint64 closed;	/* results in the partitions behind 'unread' */
+	ErosReadWindow windows[EROS_READ_WINDOWS];
+} ErosHandlerStats;
+
+typedef struct ErosShared
+{
+	LWLock	   *lock;			/* the slot lock */
+	pid_t		launcher_pid;
+	Latch	   *launcher_latch;
+	pg_atomic_uint64 clock_offset_us;	/* developers' moved time */
+	pg_atomic_uint64 generation;	/* the newest config_generation of any database */
+	pg_atomic_uint64 cap_allowed_at_ns; /* the hard cap's bucket */
+	pg_atomic_uint32 cron_request;	/* raised to have pg_cron's jobs reconciled */
+	pg_atomic_uint32 cron_done; /* the last request that was carried out */
+	TimestampTz started;
+} ErosShared;
+
+extern ErosShared *eros_shared;
+extern ErosDatabase *eros_databases;
+extern ErosWorker *eros_workers_array;
+extern ErosHandlerStats *eros_handlers_array;
+
+extern void eros_check_loaded(void);
+extern ErosDatabase *eros_database_slot(Oid dboid, bool create);
+extern ErosDatabase *eros_my_database(void);
+extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
+extern void eros_forget_handler_stats(Oid dboid, int32 handler_id);
+extern void eros_forget_database(Oid dboid);
+extern void eros_set_latch_of_scheduler(ErosDatabase *db);
+extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
+extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
+extern void eros_config_changed_on_commit(void);
+extern Oid	eros_extension_owner(void);
+
+/* Another role's rights and a safe search_path, until the end of the scope. */
+typedef struct ErosRoleScope
+{
+	Oid			save_user;
+	int			save_context;
+	int			guc_level;
+} ErosRoleScope;
+
+extern void eros_role_begin(ErosRoleScope *scope, Oid role);
+extern void eros_role_end(ErosRoleScope *scope);
+extern void eros_owner_begin(ErosRoleScope *scope);
+extern void eros_owner_end(ErosRoleScope *scope);
+
+/* ------------------------------------------------------------------------
+ * Settings (eros.c)
+ * ------------------------------------------------------------------------
+ */
+extern bool eros_enabled;
+extern bool eros_developer;
+extern int	eros_workers;
+extern int	eros_max_workers;
+extern int	eros_max_databases;
+extern int	eros_max_handlers;
+extern int	eros_tracker_memory_kb;
+extern int	eros_quantum_ms;
+extern double eros_cpu_cap;
+extern int	eros_cpu_cores;
+extern int	eros_sweep_interval_ms;
+extern int	eros_maintenance_interval_s;
+extern int	eros_max_idle_s;
+extern int	eros_cache_limit_kb;
+extern int	eros_max_result_size;
+extern int	eros_retry_delay_ms;
+extern int	eros_retry_delay_max_ms;
+extern int	eros_worker_idle_timeout_ms;
+
+/* ------------------------------------------------------------------------
+ * Active users (tracker.c)
+ * ------------------------------------------------------------------------
+ */
+typedef struct ErosIdleUser
+{
+	ErosKey		key;
+	TimestampTz last_seen;
+	bool		returned;		/* a row and jobs of before may still be there */
+} ErosIdleUser;
+
+/* What a look at one partition of the map found. */
+typedef struct ErosTrackerScan
+{
+	TimestampTz idle_before;	/* in: users last seen at or before are idle */
+	ErosIdleUser *idle;			/* out: marked as being swept */
+	int			nidle;
+	int			max_idle;		/* in: the room in idle[] */
+	ErosKey    *returned;		/* out: users who came anew; NULL: not asked */
+	int			nreturned;
+	int			max_returned;
+	TimestampTz oldest;			/* out: the oldest last_seen that stays */
+	bool		complete;		/* out: false when there was no room */
+} ErosTrackerScan;
+
+typedef struct ErosTrackerSize
+{
+	uint64		users;			/* of all databases */
+	uint64		capacity;
+	uint64		bytes_used;		/* memory that has been touched */
+	uint64		bytes_reserved;
+} ErosTrackerSize;
+
+extern Size eros_tracker_shmem_size(void);
+extern void eros_tracker_shmem_init(void);
+extern bool eros_tracker_is_active(Oid dboid, const ErosKey *key);
+extern bool eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned);
+extern int	eros_tracker_npartitions(void);
+extern bool eros_tracker_has_returned(int partition);
+extern void eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan);
+extern bool eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid);
+extern int	eros_tracker_remove_swept(Oid dboid, const ErosIdleUser *users, int nusers);
+extern void eros_tracker_unmark_swept(Oid dboid, const ErosIdleUser *users, int nusers);
+extern void eros_tracker_clear_returned(Oid dboid, const ErosKey *keys, int nkeys);
+extern void eros_tracker_forget_database(Oid dboid);
+extern uint64 eros_tracker_count(Oid dboid);
+extern void eros_tracker_size(ErosTrackerSize *size);
+
+/* ------------------------------------------------------------------------
+ * The halt (halt.c)
+ * ------------------------------------------------------------------------
+ */
+extern void eros_halt_user(Oid dboid, const ErosKey *key);
+extern void eros_halt_install(ErosWorker *worker);
+extern void eros_halt_publish(ErosWorker *worker, const ErosKey *keys, int nkeys);
+extern void eros_halt_before_commit(ErosWorker *worker);
+extern void eros_halt_withdraw(ErosWorker *worker);
+extern bool eros_halt_is_pending(ErosWorker *worker);
+
+/* ------------------------------------------------------------------------
+ * Phases and handlers (handler.c)
+ * ------------------------------------------------------------------------
+ */
+typedef struct ErosPhase
+{
+	int			phase;
+	int64		idle_after_us;
+	double		cpu_percent;
+	int			batch_size;
+} ErosPhase;
+
+typedef struct ErosHandler
+{
+	int32		handler_id;
+	char		name[NAMEDATALEN];
+	char	   *function;		/* qualified, quoted, with its argument type */
+	Oid			function_oid;	/* as registered */
+	ErosKeyType key_type;
+	int			phase;
+	int64		ttl_us;
+	int			bucket;			/* its class of cache partitions */
+	int			max_attempts;
+	int			timeout_ms;
+	Oid			owner;
+	bool		enabled;
+	ErosHandlerStats *stats;
+
+	bool		has_error;		/* it could not be called when last tried */
+
+	/* this process's own */
+	struct _SPI_plan *plan;		/* the call, prepared as the owner */
+	uint64		retry_at_ns;	/* not before, when it could not be called at all */
+} ErosHandler;
+
+/* This process's copy of eros.phase and eros.handler. */
+typedef struct ErosConfig
+{
+	uint64		generation;		/* 0: not loaded */
+	int			nphases;
+	ErosPhase	phases[EROS_MAX_PHASES];	/* by phase */
+	int			nhandlers;
+	ErosHandler *handlers;
+} ErosConfig;
+
+/* The rows that a handler's call returned, checked. */
+typedef struct ErosResults
+{
+	int			nrows;
+	ErosKey    *keys;
+	Datum	   *values;			/* jsonb */
+} ErosResults;
+
+extern ErosConfig *eros_config(void);
+extern bool eros_config_is_dirty(void);
+extern ErosHandler *eros_handler_by_name(const char *name, bool missing_ok);
+extern ErosPhase *eros_phase(int phase);
+extern void eros_handler_check_callable(ErosHandler *handler);
+extern void eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys,
+							  ErosResults *results);
+extern bool eros_handler_timed_out(void);
+extern void eros_handler_note_error(const ErosHandler *handler, const char *message);
+
+/* ------------------------------------------------------------------------
+ * Queue, cache, governor, processes
+ * ------------------------------------------------------------------------
+ */
+
+/* A job that a worker has claimed: its row is locked by the transaction. */
+typedef struct ErosJob
+{
+	ErosKey		key;
+	ItemPointerData ctid;
+} ErosJob;
+
+typedef struct ErosClaim
+{
+	int			njobs;
+	ErosJob    *jobs;			/* sorted by key */
+	ErosKey    *keys;			/* the same keys */
+} ErosClaim;
+
+extern struct _SPI_plan *eros_plan(struct _SPI_plan **plan, const char *sql, int nargs,
+								   Oid *argtypes);
+
+extern void eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim);
+extern void eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkeys,
+								   ErosClaim *claim);
+extern void eros_queue_drop_active(const ErosHandler *handler, ErosClaim *claim);
+extern void eros_queue_finish(const ErosHandler *handler, const ErosClaim *claim);
+extern bool eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key,
+									  const char *message);
+extern void eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers,
+						   TimestampTz now);
+extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto,
+							   TimestampTz now);
+extern void eros_queue_delete_users(const ErosKey *keys, int nkeys);
+extern TimestampTz eros_queue_next_due(const ErosHandler *handler);
+extern void eros_queue_recount(void);
+
+/* Results are refreshed when less than this part of their lifetime is left. */
+#define EROS_REFRESH_LEAD(ttl_us) ((ttl_us) / 10)
+
+extern int	eros_cache_bucket(int64 ttl_us);
+extern void eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
+							 const ErosResults *results);
+extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found);
+extern uint64 eros_cache_bytes(ErosDatabase *db);
+extern void eros_cache_recount(void);
+
+extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);
+extern void eros_governor_charge(ErosWorker *worker, const ErosPhase *phase, uint64 cpu_ns);
+extern int	eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler);
+extern void eros_governor_learn(const ErosHandler *handler, int nusers, uint64 cpu_ns);
+extern int	eros_governor_cores(void);
+
+/* What a scheduler remembers between two sweeps. */
+typedef struct ErosSweep ErosSweep;
+
+extern ErosSweep *eros_sweep_create(void);
+extern bool eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings);
+extern void eros_sweep_refresh(ErosSweep *sweep, TimestampTz now);
+extern bool eros_sweep_backfill(ErosSweep *sweep, TimestampTz now);
+extern void eros_sweep_config_changed(ErosSweep *sweep);
+extern TimestampTz eros_sweep_next(ErosSweep *sweep, TimestampTz now);
+extern int64 eros_sweep_interval_us(void);
+extern void eros_sweep_recount(void);
+
+extern void eros_launcher_register(void);
+extern void eros_launcher_install_hooks(void);
+extern void eros_launcher_wake(void);
+extern void eros_process_init(Oid dboid, const char *name);
+extern bool eros_process_wait(long timeout_ms);
+
+extern PGDLLEXPORT void eros_launcher_main(Datum arg);
+extern PGDLLEXPORT void eros_scheduler_main(Datum arg);
+extern PGDLLEXPORT void eros_worker_main(Datum arg);
+extern PGDLLEXPORT void eros_cron_main(Datum arg);
+
+#endif							/* EROS_H */

@@ -1,0 +1,881 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler.c
+ *		Phases and handlers: the configuration, registration, and the call.
+ *
+ * Each process keeps a copy of eros.phase and eros.handler, and reads them
+ * anew when the database's config_generation has been raised, which triggers
+ * on the tables do at commit.  Pointers into the copy hold until the next
+ * eros_config().
+ *
+ * A handler is somebody's code.  It runs as the role that registered it, in a
+ * security-restricted context with a safe search_path, whoever the process is.
+ * Before each call it is looked at again: the role may be gone, the function
+ * dropped or replaced, the right to execute it revoked.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "eros.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "parser/parse_func.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+
+PG_FUNCTION_INFO_V1(eros_add_handler);
+PG_FUNCTION_INFO_V1(eros_drop_handler);
+PG_FUNCTION_INFO_V1(eros_enable_handler);
+PG_FUNCTION_INFO_V1(eros_disable_handler);
+PG_FUNCTION_INFO_V1(eros_retry);
+PG_FUNCTION_INFO_V1(eros_run_now_bigint);
+PG_FUNCTION_INFO_V1(eros_run_now_uuid);
+
+#define SIGNATURE_HINT                                                                             \
+	"A handler is CREATE FUNCTION name(user_ids bigint[]) RETURNS TABLE (user_id bigint, value "   \
+	"jsonb), or uuid in place of bigint both times."
+
+/* The columns of eros.phase and eros.handler, as the script creates them. */
+enum
+{
+	PHASE_PHASE = 1,
+	PHASE_IDLE_AFTER,
+	PHASE_CPU_PERCENT,
+	PHASE_BATCH_SIZE
+};
+
+enum
+{
+	HANDLER_ID = 1,
+	HANDLER_NAME,
+	HANDLER_FUNCTION,
+	HANDLER_FUNCTION_OID,
+	HANDLER_USER_TYPE,
+	HANDLER_PHASE,
+	HANDLER_TTL,
+	HANDLER_BUCKET,
+	HANDLER_MAX_ATTEMPTS,
+	HANDLER_TIMEOUT,
+	HANDLER_OWNER,
+	HANDLER_ENABLED,
+	HANDLER_ERROR
+};
+
+static ErosConfig config = {0};
+static MemoryContext config_context = NULL;
+
+/* A handler is being called, and may itself call functions of EROS. */
+static bool config_pinned = false;
+
+static TimeoutId call_timeout = MAX_TIMEOUTS;
+static volatile sig_atomic_t call_timed_out = false;
+
+/* ------------------------------------------------------------------------
+ * The configuration
+ * ------------------------------------------------------------------------
+ */
+
+/* Gives an interval in microseconds, a month being 30 days. */
+static int64
+interval_us(const Interval *interval)
+{
+	return interval->time + (interval->day + (int64) interval->month * 30) * USECS_PER_DAY;
+}
+
+/* Opens one of EROS's tables. */
+static Relation
+open_table(const char *name)
+{
+	Oid			relid = get_relname_relid(name, get_namespace_oid("eros", true));
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"eros\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION eros.")));
+	return table_open(relid, AccessShareLock);
+}
+
+/* Reads a row of eros.phase. */
+static void
+load_phase(HeapTuple tuple, TupleDesc desc)
+{
+	ErosPhase  *phase = &config.phases[config.nphases++];
+	bool		isnull;
+
+	phase->phase = DatumGetInt16(heap_getattr(tuple, PHASE_PHASE, desc, &isnull));
+	phase->idle_after_us =
+		interval_us(DatumGetIntervalP(heap_getattr(tuple, PHASE_IDLE_AFTER, desc, &isnull)));
+	phase->cpu_percent = DatumGetFloat8(heap_getattr(tuple, PHASE_CPU_PERCENT, desc, &isnull));
+	phase->batch_size = DatumGetInt32(heap_getattr(tuple, PHASE_BATCH_SIZE, desc, &isnull));
+}
+
+/* Reads a row of eros.handler. */
+static void
+load_handler(HeapTuple tuple, TupleDesc desc)
+{
+	ErosHandler *handler;
+	bool		isnull;
+	Oid			user_type;
+	Datum		label;
+
+	config.handlers = repalloc(config.handlers, sizeof(ErosHandler) * (config.nhandlers + 1));
+	handler = &config.handlers[config.nhandlers++];
+	memset(handler, 0, sizeof(ErosHandler));
+	handler->handler_id = DatumGetInt32(heap_getattr(tuple, HANDLER_ID, desc, &isnull));
+	strlcpy(handler->name,
+			TextDatumGetCString(heap_getattr(tuple, HANDLER_NAME, desc, &isnull)), NAMEDATALEN);
+	handler->function =
+		TextDatumGetCString(heap_getattr(tuple, HANDLER_FUNCTION, desc, &isnull));
+	handler->function_oid =
+		DatumGetObjectId(heap_getattr(tuple, HANDLER_FUNCTION_OID, desc, &isnull));
+	user_type = DatumGetObjectId(heap_getattr(tuple, HANDLER_USER_TYPE, desc, &isnull));
+	label = OidFunctionCall1(F_ENUM_OUT, ObjectIdGetDatum(user_type));
+	handler->key_type =
+		strcmp(DatumGetCString(label), "uuid") == 0 ? EROS_KEY_UUID : EROS_KEY_BIGINT;
+	handler->phase = DatumGetInt16(heap_getattr(tuple, HANDLER_PHASE, desc, &isnull));
+	handler->ttl_us =
+		interval_us(DatumGetIntervalP(heap_getattr(tuple, HANDLER_TTL, desc, &isnull)));
+	handler->bucket = DatumGetInt16(heap_getattr(tuple, HANDLER_BUCKET, desc, &isnull));
+	handler->max_attempts = DatumGetInt32(heap_getattr(tuple, HANDLER_MAX_ATTEMPTS, desc, &isnull));
+	handler->timeout_ms = (int) (interval_us(DatumGetIntervalP(
+									 heap_getattr(tuple, HANDLER_TIMEOUT, desc, &isnull))) / 1000);
+	handler->owner = DatumGetObjectId(heap_getattr(tuple, HANDLER_OWNER, desc, &isnull));
+	handler->enabled = DatumGetBool(heap_getattr(tuple, HANDLER_ENABLED, desc, &isnull));
+	(void) heap_getattr(tuple, HANDLER_ERROR, desc, &isnull);
+	handler->has_error = !isnull;
+	handler->stats = eros_handler_stats(MyDatabaseId, handler->handler_id);
+}
+
+/*
+ * Reads all rows of a table.
+ *
+ * With the latest snapshot, not the transaction's: what is read here is kept
+ * beyond it.
+ */
+static void
+load_table(const char *name, void (*load) (HeapTuple tuple, TupleDesc desc))
+{
+	Relation	rel = open_table(name);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	HeapTuple	tuple;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+		load(tuple, RelationGetDescr(rel));
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+static int
+compare_phases(const void *a, const void *b)
+{
+	return ((const ErosPhase *) a)->phase - ((const ErosPhase *) b)->phase;
+}
+
+/* Gives the configuration, read anew if it has changed; needs a transaction. */
+ErosConfig *
+eros_config(void)
+{
+	ErosDatabase *db = eros_my_database();
+	uint64		generation;
+	MemoryContext old;
+
+	eros_check_loaded();
+	if (db == NULL)
+		db = eros_database_slot(MyDatabaseId, true);
+	generation = db ? pg_atomic_read_u64(&db->config_generation) : 0;
+	if (config_pinned)
+		return &config;
+	if (eros_config_is_dirty())
+		generation = 0;			/* what this transaction sees is not to be kept */
+	else if (generation != 0 && config.generation == generation)
+		return &config;
+
+	/* in case this fails in the middle */
+	config.generation = 0;
+	for (int i = 0; i < config.nhandlers; i++)
+	{
+		if (config.handlers[i].plan)
+			SPI_freeplan(config.handlers[i].plan);
+		config.handlers[i].plan = NULL;
+	}
+	config.nhandlers = 0;
+	config.nphases = 0;
+	config.handlers = NULL;
+	if (config_context == NULL)
+		config_context =
+			AllocSetContextCreate(TopMemoryContext, "eros configuration", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(config_context);
+
+	old = MemoryContextSwitchTo(config_context);
+	config.handlers = palloc(sizeof(ErosHandler));
+	load_table("phase", load_phase);
+	load_table("handler", load_handler);
+	MemoryContextSwitchTo(old);
+	qsort(config.phases, config.nphases, sizeof(ErosPhase), compare_phases);
+	config.generation = generation;
+	return &config;
+}
+
+/* Finds a phase of the configuration, or NULL. */
+ErosPhase *
+eros_phase(int phase)
+{
+	for (int i = 0; i < config.nphases; i++)
+	{
+		if (config.phases[i].phase == phase)
+			return &config.phases[i];
+	}
+	return NULL;
+}
+
+/* Finds a handler by its name. */
+ErosHandler *
+eros_handler_by_name(const char *name, bool missing_ok)
+{
+	ErosConfig *current = eros_config();
+
+	for (int i = 0; i < current->nhandlers; i++)
+	{
+		if (strcmp(current->handlers[i].name, name) == 0)
+			return &current->handlers[i];
+	}
+	if (!missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("handler \"%s\" does not exist", name),
+				 errhint("eros.status_handler lists the handlers; eros.add_handler() registers one.")));
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * Registration
+ * ------------------------------------------------------------------------
+ */
+
+/* Finds the function that is to be a handler, by its name or its signature. */
+static Oid
+lookup_function(const char *name)
+{
+	Oid			bigint_array[] = {INT8ARRAYOID};
+	Oid			uuid_array[] = {UUIDARRAYOID};
+	List	   *names;
+	Oid			for_bigint;
+	Oid			for_uuid;
+
+	if (strchr(name, '(') != NULL)
+		return DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(name)));
+
+	names = eros_name_list(name);
+	for_bigint = LookupFuncName(names, 1, bigint_array, true);
+	for_uuid = LookupFuncName(names, 1, uuid_array, true);
+	if (OidIsValid(for_bigint) && OidIsValid(for_uuid))
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+				 errmsg("function %s exists for bigint[] and for uuid[]", name),
+				 errhint("Name one of them: '%s(bigint[])' or '%s(uuid[])'.", name, name)));
+	if (!OidIsValid(for_bigint) && !OidIsValid(for_uuid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s(bigint[]) or %s(uuid[]) does not exist", name, name),
+				 errhint(SIGNATURE_HINT)));
+	return OidIsValid(for_bigint) ? for_bigint : for_uuid;
+}
+
+/* Checks that a function can be a handler, and tells for which kind of users. */
+static ErosKeyType
+check_signature(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Form_pg_proc proc;
+	const char *problem = NULL;
+	Oid			argument = InvalidOid;
+	Oid			user_type;
+	TupleDesc	result = NULL;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with oid %u does not exist", function)));
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	if (proc->pronargs == 1)
+		argument = proc->proargtypes.values[0];
+	user_type = argument == UUIDARRAYOID ? UUIDOID : INT8OID;
+	if (proc->prokind != PROKIND_FUNCTION)
+		problem = "It is not a plain function.";
+	else if (argument != INT8ARRAYOID && argument != UUIDARRAYOID)
+		problem = "It does not take one argument of type bigint[] or uuid[].";
+	else if (!proc->proretset)
+		problem = "It does not return a set of rows.";
+	else if (get_func_result_type(function, NULL, &result) != TYPEFUNC_COMPOSITE ||
+			 result->natts != 2 || TupleDescAttr(result, 0)->atttypid != user_type ||
+			 TupleDescAttr(result, 1)->atttypid != JSONBOID)
+		problem = user_type == UUIDOID ? "It does not return rows of (uuid, jsonb)."
+			: "It does not return rows of (bigint, jsonb).";
+	ReleaseSysCache(tuple);
+	if (problem)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s cannot be a handler", format_procedure_qualified(function)),
+				 errdetail_internal("%s", problem), errhint(SIGNATURE_HINT)));
+	return user_type == UUIDOID ? EROS_KEY_UUID : EROS_KEY_BIGINT;
+}
+
+/* Refuses a NULL argument. */
+static void
+require_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
+}
+
+/* Refuses an interval outside of a range. */
+static int64
+check_interval(Datum interval, const char *name, int64 min_us, int64 max_us, const char *range)
+{
+	int64		us = interval_us(DatumGetIntervalP(interval));
+
+	if (us < min_us || us > max_us)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s is out of range", name),
+				 errhint("Use %s.", range)));
+	return us;
+}
+
+/* Refuses whoever is neither the handler's owner nor the extension's. */
+static void
+check_may_change(const ErosHandler *handler)
+{
+	if (!has_privs_of_role(GetUserId(), handler->owner) &&
+		!has_privs_of_role(GetUserId(), eros_extension_owner()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of handler \"%s\"", handler->name)));
+}
+
+/* add_handler(name, function, phase, ttl, max_attempts, timeout, enabled, replace) returns integer */
+Datum
+eros_add_handler(PG_FUNCTION_ARGS)
+{
+	static const char *const argument_names[] = {"name", "function", "phase", "ttl",
+	"max_attempts", "timeout", "enabled", "replace"};
+	Oid			argtypes[] = {TEXTOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INTERVALOID,
+	INT4OID, INT4OID, INTERVALOID, OIDOID, BOOLOID};
+	Datum		values[11];
+	char	   *name;
+	int			phase;
+	int			max_attempts;
+	int64		ttl_us;
+	Oid			function;
+	Oid			owner = GetUserId();
+	ErosKeyType key_type;
+	ErosHandler *existing;
+	ErosRoleScope scope;
+	bool		isnull;
+	int32		handler_id;
+
+	for (int i = 0; i < 8; i++)
+		require_argument(fcinfo, i, argument_names[i]);
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	phase = PG_GETARG_INT32(2);
+	max_attempts = PG_GETARG_INT32(4);
+	if (name[0] == '\0' || strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME), errmsg("invalid handler name \"%s\"", name),
+				 errhint("Use 1 to %d bytes.", NAMEDATALEN - 1)));
+	if (max_attempts < 1 || max_attempts > 100)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("max_attempts is out of range"),
+				 errhint("Use 1 to 100.")));
+	ttl_us = check_interval(PG_GETARG_DATUM(3), "ttl", USECS_PER_SEC, 365 * USECS_PER_DAY,
+							"1 second to 365 days");
+	check_interval(PG_GETARG_DATUM(5), "timeout", 1000, USECS_PER_DAY, "1 millisecond to 1 day");
+
+	eros_config();
+	if (eros_phase(phase) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("phase %d does not exist", phase), errhint("See the table eros.phase.")));
+	function = lookup_function(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (eros_function_aclcheck(function, owner) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
+	key_type = check_signature(function);
+
+	existing = eros_handler_by_name(name, true);
+	if (existing != NULL)
+	{
+		if (!PG_GETARG_BOOL(7))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("handler \"%s\" already exists", name),
+					 errhint("Pass replace => true to change it.")));
+		check_may_change(existing);
+	}
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = CStringGetTextDatum(format_procedure_qualified(function));
+	values[2] = ObjectIdGetDatum(function);
+	values[3] = CStringGetTextDatum(key_type == EROS_KEY_UUID ? "uuid" : "bigint");
+	values[4] = Int32GetDatum(phase);
+	values[5] = PG_GETARG_DATUM(3);
+	values[6] = Int32GetDatum(eros_cache_bucket(ttl_us));
+	values[7] = Int32GetDatum(max_attempts);
+	values[8] = PG_GETARG_DATUM(5);
+	values[9] = ObjectIdGetDatum(owner);
+	values[10] = PG_GETARG_DATUM(6);
+
+	eros_owner_begin(&scope);
+	if (existing == NULL)
+		SPI_execute_with_args("INSERT INTO eros.handler (name, function, function_oid, user_type,"
+							  " phase, ttl, bucket, max_attempts, timeout, owner, enabled)"
+							  " VALUES ($1, $2, $3, $4::eros.user_type, $5, $6, $7, $8, $9, $10, $11)"
+							  " RETURNING handler_id",
+							  11, argtypes, values, NULL, false, 0);
+	else
+		SPI_execute_with_args("UPDATE eros.handler SET function = $2, function_oid = $3,"
+							  " user_type = $4::eros.user_type, phase = $5, ttl = $6, bucket = $7,"
+							  " max_attempts = $8, timeout = $9, owner = $10, enabled = $11,"
+							  " error = NULL, error_at = NULL"
+							  " WHERE name = $1 RETURNING handler_id",
+							  11, argtypes, values, NULL, false, 0);
+	if (SPI_processed != 1)
+		elog(ERROR, "handler \"%s\" was changed concurrently", name);
+	handler_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (existing != NULL)
+	{
+		Oid			job_types[] = {INT4OID, INT4OID};
+		Datum		job_values[] = {Int32GetDatum(handler_id), Int32GetDatum(phase)};
+
+		SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2",
+							  2, job_types, job_values, NULL, false, 0);
+	}
+	SPI_execute("SELECT eros.create_partitions()", false, 0);
+	eros_owner_end(&scope);
+	PG_RETURN_INT32(handler_id);
+}
+
+/* Runs a statement on a handler's id, as the extension's owner; returns the rows it changed. */
+static uint64
+execute_for_handler(const ErosHandler *handler, const char *sql)
+{
+	Oid			argtypes[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(handler->handler_id)};
+	ErosRoleScope scope;
+	uint64		processed;
+
+	eros_owner_begin(&scope);
+	SPI_execute_with_args(sql, 1, argtypes, values, NULL, false, 0);
+	processed = SPI_processed;
+	eros_owner_end(&scope);
+	return processed;
+}
+
+/* Finds the handler of the first argument, which the caller must be allowed to change. */
+static ErosHandler *
+handler_to_change(FunctionCallInfo fcinfo)
+{
+	ErosHandler *handler = eros_handler_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), false);
+
+	check_may_change(handler);
+	return handler;
+}
+
+/* drop_handler(name) returns void */
+Datum
+eros_drop_handler(PG_FUNCTION_ARGS)
+{
+	ErosHandler *handler = handler_to_change(fcinfo);
+
+	execute_for_handler(handler, "DELETE FROM eros.handler WHERE handler_id = $1");
+	execute_for_handler(handler, "DELETE FROM eros.job WHERE handler_id = $1");
+	execute_for_handler(handler,
+						"WITH gone AS ("
+						"	DELETE FROM eros.cache c WHERE c.handler_id = $1"
+						"	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes),"
+						" sums AS (SELECT g.tableoid, sum(g.bytes)::bigint AS bytes FROM gone g GROUP BY 1)"
+						" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
+	PG_RETURN_VOID();
+}
+
+/* enable_handler(name) returns void */
+Datum
+eros_enable_handler(PG_FUNCTION_ARGS)
+{
+	execute_for_handler(handler_to_change(fcinfo),
+						"UPDATE eros.handler SET enabled = true, error = NULL, error_at = NULL"
+						" WHERE handler_id = $1");
+	PG_RETURN_VOID();
+}
+
+/* disable_handler(name) returns void */
+Datum
+eros_disable_handler(PG_FUNCTION_ARGS)
+{
+	execute_for_handler(handler_to_change(fcinfo),
+						"UPDATE eros.handler SET enabled = false WHERE handler_id = $1");
+	PG_RETURN_VOID();
+}
+
+/* retry(handler) returns bigint */
+Datum
+eros_retry(PG_FUNCTION_ARGS)
+{
+	ErosHandler *handler = handler_to_change(fcinfo);
+	int64		jobs;
+
+	jobs = (int64) execute_for_handler(handler,
+									   "UPDATE eros.job SET status = 'pending', attempts = 0,"
+									   " due_at = eros.now()"
+									   " WHERE handler_id = $1 AND status = 'failed'");
+	eros_count_on_commit(&handler->stats->failed, -jobs);
+	eros_count_on_commit(&handler->stats->pending, jobs);
+
+	/* the scheduler looks for due jobs when it is told that something changed */
+	eros_config_changed_on_commit();
+	PG_RETURN_INT64(jobs);
+}
+
+/* ------------------------------------------------------------------------
+ * The call
+ * ------------------------------------------------------------------------
+ */
+
+/* Finds a function by its qualified signature; InvalidOid when there is none. */
+static Oid
+function_by_signature(const char *signature)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		result;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = CStringGetTextDatum(signature);
+	fcinfo->args[0].isnull = false;
+	result = to_regprocedure(fcinfo);
+	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(result);
+}
+
+/*
+ * Raises an error unless the handler can be called now.
+ *
+ * The function is looked up by its signature.  When it is not the very one
+ * that was registered (it was dropped and made anew, or the database was
+ * restored), it counts only if the handler's owner or a superuser owns it:
+ * otherwise anybody who can create functions in its schema would run code as
+ * the handler's owner.
+ */
+void
+eros_handler_check_callable(ErosHandler *handler)
+{
+	Oid			function;
+	char	   *rolename = GetUserNameFromId(handler->owner, true);
+	HeapTuple	tuple;
+	Oid			function_owner;
+
+	if (rolename == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of handler \"%s\" does not exist any more", handler->name),
+				 errhint("Register it again with eros.add_handler(..., replace => true).")));
+	function = function_by_signature(handler->function);
+	if (!OidIsValid(function))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s of handler \"%s\" does not exist", handler->function,
+						handler->name),
+				 errhint("Create it, or register another one with eros.add_handler(..., replace => true).")));
+	if (function != handler->function_oid)
+	{
+		tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		function_owner =
+			HeapTupleIsValid(tuple) ? ((Form_pg_proc) GETSTRUCT(tuple))->proowner : InvalidOid;
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (function_owner != handler->owner && !superuser_arg(function_owner))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("function %s of handler \"%s\" has been replaced by another role's",
+							handler->function, handler->name),
+					 errhint("Register it again with eros.add_handler(..., replace => true).")));
+	}
+	if (eros_function_aclcheck(function, handler->owner) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not execute function %s of handler \"%s\"", rolename,
+						handler->function, handler->name)));
+	if (check_signature(function) != handler->key_type)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s of handler \"%s\" has changed its signature",
+						handler->function, handler->name)));
+	if (handler->plan == NULL)
+	{
+		Oid			argtype = handler->key_type == EROS_KEY_UUID ? UUIDARRAYOID : INT8ARRAYOID;
+		char	   *name = quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
+													  get_func_name(function));
+		ErosRoleScope scope;
+		SPIPlanPtr	plan;
+
+		eros_role_begin(&scope, handler->owner);
+		SPI_connect();
+		plan = SPI_prepare(psprintf("SELECT r.* FROM %s($1) AS r", name), 1, &argtype);
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		handler->plan = plan;
+		SPI_finish();
+		eros_role_end(&scope);
+	}
+}
+
+/* The time-out of a handler's call: cancels it at the next safe point. */
+static void
+call_timeout_handler(void)
+{
+	call_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+/* Tells whether the last call took too long. */
+bool
+eros_handler_timed_out(void)
+{
+	return call_timed_out;
+}
+
+/* Raises the error of a call that took too long. */
+static void
+raise_timed_out(const ErosHandler *handler)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("handler \"%s\" took longer than its timeout of %d ms", handler->name,
+					handler->timeout_ms)));
+}
+
+/* Checks one row of a handler's result and adds it; rows with a NULL value are no results. */
+static void
+take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const ErosKey *keys,
+		 int nkeys, bool *seen, ErosResults *results, MemoryContext context)
+{
+	ErosKey		key;
+	ErosKey    *asked;
+	Datum		user;
+	Datum		value;
+	bool		isnull;
+	struct varlena *flat;
+	MemoryContext old;
+
+	user = SPI_getbinval(tuple, desc, 1, &isnull);
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler \"%s\" returned a row without a user", handler->name)));
+	key = handler->key_type == EROS_KEY_UUID ? eros_key_from_stored(DatumGetUUIDP(user))
+		: eros_key_from_bigint(DatumGetInt64(user));
+	asked = bsearch(&key, keys, nkeys, sizeof(ErosKey), eros_key_qsort_compare);
+	if (asked == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("handler \"%s\" returned a row for user %s, who was not asked for",
+						handler->name, eros_key_to_cstring(&key))));
+	if (seen[asked - keys])
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("handler \"%s\" returned more than one row for user %s", handler->name,
+						eros_key_to_cstring(&key))));
+	seen[asked - keys] = true;
+
+	value = SPI_getbinval(tuple, desc, 2, &isnull);
+	if (isnull)
+		return;
+	old = MemoryContextSwitchTo(context);
+	flat = PG_DETOAST_DATUM_COPY(value);
+	MemoryContextSwitchTo(old);
+	if (VARSIZE(flat) - VARHDRSZ > (Size) eros_max_result_size)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("handler \"%s\" returned %zu bytes for user %s, more than the %d allowed",
+						handler->name, (Size) (VARSIZE(flat) - VARHDRSZ),
+						eros_key_to_cstring(&key), eros_max_result_size),
+				 errhint("Return less, or raise eros.max_result_size.")));
+	results->keys[results->nrows] = key;
+	results->values[results->nrows] = PointerGetDatum(flat);
+	results->nrows++;
+}
+
+/*
+ * Calls a handler for a batch of users, sorted; checks what it returns.
+ *
+ * The handler has been found callable in this transaction.
+ *
+ * The results are allocated in the caller's memory context.  On an error the
+ * transaction is to be rolled back: that also undoes the change of role.
+ */
+void
+eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResults *results)
+{
+	MemoryContext context = CurrentMemoryContext;
+	bool	   *seen = palloc0(sizeof(bool) * nkeys);
+	Datum		argument;
+	ErosRoleScope scope;
+
+	argument = eros_keys_to_array(keys, nkeys, handler->key_type);
+	results->nrows = 0;
+	results->keys = palloc(sizeof(ErosKey) * nkeys);
+	results->values = palloc(sizeof(Datum) * nkeys);
+	if (call_timeout == MAX_TIMEOUTS)
+		call_timeout = RegisterTimeout(USER_TIMEOUT, call_timeout_handler);
+
+	if (config_pinned)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("handler \"%s\" cannot be called by a handler", handler->name)));
+	config_pinned = true;
+	call_timed_out = false;
+	enable_timeout_after(call_timeout, handler->timeout_ms);
+	PG_TRY();
+	{
+		int			code;
+
+		eros_role_begin(&scope, handler->owner);
+		SPI_connect();
+		code = SPI_execute_plan(handler->plan, &argument, NULL, false, nkeys + 1);
+		if (code != SPI_OK_SELECT)
+			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+		for (uint64 i = 0; i < SPI_processed; i++)
+			take_row(handler, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, keys, nkeys, seen,
+					 results, context);
+		SPI_finish();
+		eros_role_end(&scope);
+		disable_timeout(call_timeout, false);
+		config_pinned = false;
+	}
+	PG_CATCH();
+	{
+		disable_timeout(call_timeout, false);
+		config_pinned = false;
+		if (call_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
+		{
+			MemoryContextSwitchTo(context);
+			FlushErrorState();
+			raise_timed_out(handler);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	/* the handler may have caught the cancel, or it came at the very end */
+	if (call_timed_out)
+	{
+		QueryCancelPending = false;
+		raise_timed_out(handler);
+	}
+}
+
+/* Notes in eros.handler why a handler cannot be called at all; NULL: it can again. */
+void
+eros_handler_note_error(const ErosHandler *handler, const char *message)
+{
+	Oid			argtypes[] = {INT4OID, TEXTOID};
+	Datum		values[] = {Int32GetDatum(handler->handler_id),
+	message ? CStringGetTextDatum(message) : (Datum) 0};
+	char		nulls[] = {' ', message ? ' ' : 'n'};
+	ErosRoleScope scope;
+
+	eros_owner_begin(&scope);
+	SPI_execute_with_args("UPDATE eros.handler SET error = $2,"
+						  " error_at = CASE WHEN $2 IS NOT NULL THEN eros.now() END"
+						  " WHERE handler_id = $1 AND error IS DISTINCT FROM $2",
+						  2, argtypes, values, nulls, false, 0);
+	eros_owner_end(&scope);
+}
+
+/* ------------------------------------------------------------------------
+ * run_now
+ * ------------------------------------------------------------------------
+ */
+
+/* Calls a handler for one user, stores the result and gives it back. */
+static Datum
+run_now(FunctionCallInfo fcinfo, ErosKey key)
+{
+	ErosHandler *handler = handler_to_change(fcinfo);
+	Oid			argtypes[] = {UUIDOID, INT4OID, INT4OID};
+	Datum		values[] = {eros_key_get_datum(&key), Int32GetDatum(handler->handler_id),
+	Int32GetDatum(handler->phase)};
+	ErosRoleScope scope;
+	ErosResults results;
+	bool		isnull;
+
+	if (eros_key_is_bigint(&key) != (handler->key_type == EROS_KEY_BIGINT))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("handler \"%s\" takes %s users", handler->name,
+						handler->key_type == EROS_KEY_BIGINT ? "bigint" : "uuid")));
+
+	/*
+	 * The job's row is the lease here, too: whoever has it, a worker or another
+	 * session, finishes first.
+	 */
+	eros_owner_begin(&scope);
+	SPI_execute_with_args("INSERT INTO eros.job AS j (user_id, handler_id, phase, due_at)"
+						  " VALUES ($1, $2, $3, eros.now())"
+						  " ON CONFLICT (user_id, handler_id) DO UPDATE SET attempts = j.attempts"
+						  " RETURNING (j.xmax = 0), j.status = 'failed'",
+						  3, argtypes, values, NULL, false, 0);
+	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
+		eros_count_on_commit(DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+														SPI_tuptable->tupdesc, 2, &isnull))
+							 ? &handler->stats->failed : &handler->stats->pending, -1);
+	eros_owner_end(&scope);
+
+	eros_handler_check_callable(handler);
+	eros_handler_call(handler, &key, 1, &results);
+
+	eros_owner_begin(&scope);
+	eros_cache_store(handler, &key, 1, &results);
+	SPI_execute_with_args("DELETE FROM eros.job WHERE user_id = $1 AND handler_id = $2", 2,
+						  argtypes, values, NULL, false, 0);
+	eros_owner_end(&scope);
+
+	if (results.nrows == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(results.values[0]);
+}
+
+/* run_now(handler, bigint) returns jsonb */
+Datum
+eros_run_now_bigint(PG_FUNCTION_ARGS)
+{
+	return run_now(fcinfo, eros_key_from_bigint(PG_GETARG_INT64(1)));
+}
+
+/* run_now(handler, uuid) returns jsonb */
+Datum
+eros_run_now_uuid(PG_FUNCTION_ARGS)
+{
+	return run_now(fcinfo, eros_key_from_uuid(PG_GETARG_UUID_P(1)));
+}

@@ -1,0 +1,606 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		The launcher, and what makes EROS give way to DDL.
+ *
+ * One launcher runs for the server.  It keeps a scheduler running in each
+ * database that has the extension:
+ *
+ *	- at its start, and for each new database, a scheduler is started to look
+ *	  whether the extension is there, one database at a time;
+ *	- CREATE EXTENSION announces the database at commit;
+ *	- a scheduler that has ended is started again, with a growing pause;
+ *	- template databases, and those that allow no connections, are left alone.
+ *
+ * DROP DATABASE and its like fail while somebody is connected, and DROP
+ * EXTENSION waits for locks.  A utility hook therefore has EROS leave the
+ * database first: it writes its pid into the slot ("held_by"), terminates the
+ * scheduler and the workers there and waits until they are gone.  The launcher
+ * starts nothing in a database that is held.  The hold ends with the
+ * transaction, or with its backend, and the launcher looks again: if the
+ * command failed, EROS goes on as before.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "eros.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* New databases are looked for so often, and whenever somebody wakes us. */
+#define NAPTIME_MS 60000
+
+/* The pause before a scheduler is started again, doubled every time. */
+#define MIN_BACKOFF_MS 1000
+#define MAX_BACKOFF_MS 60000
+
+/* How long DDL waits for EROS to leave. */
+#define LEAVE_TIMEOUT_MS 10000
+
+/* What the launcher knows of a database. */
+typedef struct KnownDatabase
+{
+	Oid			dboid;
+	bool		exists;			/* seen in the last look at pg_database */
+	bool		absent;			/* looked at: has no extension */
+	bool		blocked;		/* no slot was free for it */
+	BackgroundWorkerHandle *handle; /* of its scheduler */
+	uint64		start_after_ms;
+	uint64		backoff_ms;
+} KnownDatabase;
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+static bool holding = false;
+
+static KnownDatabase *known = NULL;
+static int	nknown = 0;
+static MemoryContext launcher_context = NULL;
+
+/* ------------------------------------------------------------------------
+ * What all of EROS's processes begin with
+ * ------------------------------------------------------------------------
+ */
+
+/* Sets signals up and connects to a database; InvalidOid: to none. */
+void
+eros_process_init(Oid dboid, const char *name)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	if (OidIsValid(dboid))
+		BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	else
+		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_appname(name);
+
+	/*
+	 * Whatever the database's settings are: names are looked up in no schema
+	 * that others can write to, CPU is used in this process only, and what is
+	 * lost with an asynchronous commit is computed again.
+	 */
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", name, PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("max_parallel_workers_per_gather", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("max_parallel_maintenance_workers", "0", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("row_security", "on", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Waits on the latch; serves interrupts and SIGHUP.  Returns whether the latch was set. */
+bool
+eros_process_wait(long timeout_ms)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								   Max(timeout_ms, 1), PG_WAIT_EXTENSION);
+
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	return (events & WL_LATCH_SET) != 0;
+}
+
+/* Wakes the launcher, if it runs. */
+void
+eros_launcher_wake(void)
+{
+	Latch	   *latch = eros_shared->launcher_latch;
+
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+/* Registers the launcher, to be started when the server is open for writing. */
+void
+eros_launcher_register(void)
+{
+	BackgroundWorker bgw = {0};
+
+	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	bgw.bgw_restart_time = 5;
+	strlcpy(bgw.bgw_library_name, "eros", BGW_MAXLEN);
+	strlcpy(bgw.bgw_function_name, "eros_launcher_main", BGW_MAXLEN);
+	strlcpy(bgw.bgw_name, "eros launcher", BGW_MAXLEN);
+	strlcpy(bgw.bgw_type, "eros launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&bgw);
+}
+
+/* ------------------------------------------------------------------------
+ * The launcher
+ * ------------------------------------------------------------------------
+ */
+
+static void
+launcher_exit(int code, Datum arg)
+{
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	eros_shared->launcher_pid = 0;
+	eros_shared->launcher_latch = NULL;
+	LWLockRelease(eros_shared->lock);
+}
+
+/* Finds what is known of a database, or begins to know it. */
+static KnownDatabase *
+know(Oid dboid)
+{
+	KnownDatabase *database;
+
+	for (int i = 0; i < nknown; i++)
+	{
+		if (known[i].dboid == dboid)
+			return &known[i];
+	}
+	if (known == NULL)
+		known = MemoryContextAlloc(launcher_context, sizeof(KnownDatabase));
+	else
+		known = repalloc(known, sizeof(KnownDatabase) * (nknown + 1));
+	database = &known[nknown++];
+	memset(database, 0, sizeof(KnownDatabase));
+	database->dboid = dboid;
+	return database;
+}
+
+/* Looks which databases there are. */
+static void
+look_at_databases(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	for (int i = 0; i < nknown; i++)
+		known[i].exists = false;
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (database->datallowconn && !database->datistemplate)
+			know(database->oid)->exists = true;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/* Forgets the databases that are gone. */
+static void
+forget_databases(void)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < nknown; i++)
+	{
+		if (known[i].exists)
+		{
+			known[kept++] = known[i];
+			continue;
+		}
+		eros_forget_database(known[i].dboid);
+		if (known[i].handle != NULL)
+			pfree(known[i].handle);
+		pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+	}
+	nknown = kept;
+}
+
+/* Starts a database's scheduler; returns whether it was registered. */
+static bool
+start_scheduler(KnownDatabase *database, ErosDatabase *slot)
+{
+	BackgroundWorker bgw = {0};
+	MemoryContext old = MemoryContextSwitchTo(launcher_context);
+	bool		started;
+
+	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	bgw.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(bgw.bgw_library_name, "eros", BGW_MAXLEN);
+	strlcpy(bgw.bgw_function_name, "eros_scheduler_main", BGW_MAXLEN);
+	strlcpy(bgw.bgw_type, "eros scheduler", BGW_MAXLEN);
+	snprintf(bgw.bgw_name, BGW_MAXLEN, "eros scheduler of database %u", database->dboid);
+	bgw.bgw_main_arg = Int32GetDatum((int32) (slot - eros_databases));
+	bgw.bgw_notify_pid = MyProcPid;
+	started = RegisterDynamicBackgroundWorker(&bgw, &database->handle);
+	if (!started)
+		database->handle = NULL;
+	MemoryContextSwitchTo(old);
+	return started;
+}
+
+/* Tells whether a database is held by a backend that is still there. */
+static bool
+is_held(ErosDatabase *slot)
+{
+	if (slot->held_by == 0)
+		return false;
+	if (BackendPidGetProc(slot->held_by) != NULL)
+		return true;
+	slot->held_by = 0;
+	return false;
+}
+
+/*
+ * Sees to one database: starts its scheduler if it is missing.  Returns
+ * whether one is on its way that has yet to say whether the extension is
+ * there.
+ */
+static bool
+see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
+{
+	ErosDatabase *slot = eros_database_slot(database->dboid, false);
+	pid_t		pid;
+
+	if (database->handle != NULL)
+	{
+		if (GetBackgroundWorkerPid(database->handle, &pid) != BGWH_STOPPED)
+		{
+			if (slot != NULL && slot->state == EROS_DB_RUNNING)
+			{
+				database->backoff_ms = 0;
+				return false;
+			}
+			return true;		/* it will tell */
+		}
+		pfree(database->handle);
+		database->handle = NULL;
+		database->backoff_ms =
+			Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
+		database->start_after_ms = now_ms + database->backoff_ms;
+		if (slot != NULL && slot->state == EROS_DB_ABSENT)
+		{
+			database->absent = true;
+			database->backoff_ms = 0;
+			database->start_after_ms = 0;
+			eros_forget_database(database->dboid);
+			pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+			return false;
+		}
+	}
+	if (database->absent && slot != NULL)
+	{
+		/* announced: the extension has been created */
+		database->absent = false;
+		pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+	}
+	if (database->absent || (slot != NULL && is_held(slot)))
+		return false;
+	if (slot == NULL)
+		slot = eros_database_slot(database->dboid, true);
+	if (slot == NULL)
+	{
+		if (!database->blocked)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("EROS cannot look at database %u", database->dboid),
+					 errhint("Raise eros.max_databases and restart the server.")));
+		database->blocked = true;
+		return false;
+	}
+	if (database->start_after_ms > now_ms)
+	{
+		*next_ms = Min(*next_ms, database->start_after_ms);
+		return false;
+	}
+	if (start_scheduler(database, slot))
+	{
+		slot->no_worker_slot = false;
+		return true;
+	}
+	if (!slot->no_worker_slot)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no free slot for the scheduler of EROS in database %u", database->dboid),
+				 errhint("Raise max_worker_processes.")));
+	slot->no_worker_slot = true;
+	database->backoff_ms = Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
+	database->start_after_ms = now_ms + database->backoff_ms;
+	*next_ms = Min(*next_ms, database->start_after_ms);
+	return false;
+}
+
+/* Starts the process that arranges things with pg_cron, when somebody asked for it. */
+static void
+see_to_pg_cron(BackgroundWorkerHandle **handle)
+{
+	static uint32 carried_out = 0;
+	uint32		request = pg_atomic_read_u32(&eros_shared->cron_request);
+	BackgroundWorker bgw = {0};
+	MemoryContext old;
+	pid_t		pid;
+
+	if (*handle != NULL)
+	{
+		if (GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+			return;
+		pfree(*handle);
+		*handle = NULL;
+	}
+	if (request == carried_out)
+		return;
+	carried_out = request;
+	if (GetConfigOption("cron.database_name", true, false) == NULL)
+	{
+		pg_atomic_write_u32(&eros_shared->cron_done, request);
+		return;
+	}
+	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	bgw.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(bgw.bgw_library_name, "eros", BGW_MAXLEN);
+	strlcpy(bgw.bgw_function_name, "eros_cron_main", BGW_MAXLEN);
+	strlcpy(bgw.bgw_type, "eros pg_cron agent", BGW_MAXLEN);
+	strlcpy(bgw.bgw_name, "eros pg_cron agent", BGW_MAXLEN);
+	bgw.bgw_main_arg = Int32GetDatum((int32) request);
+	bgw.bgw_notify_pid = MyProcPid;
+	old = MemoryContextSwitchTo(launcher_context);
+	if (!RegisterDynamicBackgroundWorker(&bgw, handle))
+	{
+		*handle = NULL;
+		carried_out = request - 1;	/* again at the next round */
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* The launcher's process. */
+void
+eros_launcher_main(Datum arg)
+{
+	BackgroundWorkerHandle *cron_handle = NULL;
+	bool		looked_at_all = false;
+
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	eros_shared->launcher_pid = MyProcPid;
+	eros_shared->launcher_latch = MyLatch;
+	LWLockRelease(eros_shared->lock);
+	before_shmem_exit(launcher_exit, (Datum) 0);
+	eros_process_init(InvalidOid, "eros launcher");
+	launcher_context =
+		AllocSetContextCreate(TopMemoryContext, "eros launcher", ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		uint64		now_ms = eros_monotonic_ns() / 1000000;
+		uint64		next_ms = now_ms + NAPTIME_MS;
+		bool		looking = false;
+
+		look_at_databases();
+		forget_databases();
+
+		/* look at one new database after the other, but tend all that are known */
+		for (int i = 0; i < nknown; i++)
+		{
+			bool		is_new = known[i].handle == NULL && !known[i].absent &&
+				eros_database_slot(known[i].dboid, false) == NULL;
+
+			if (is_new && looking)
+				continue;
+			looking = see_to(&known[i], now_ms, &next_ms) || looking;
+		}
+		if (!looking && !looked_at_all)
+		{
+			looked_at_all = true;
+			pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+		}
+		if (looked_at_all)
+			see_to_pg_cron(&cron_handle);
+		if (looking)
+			next_ms = Min(next_ms, now_ms + 1000);
+		eros_process_wait((long) (next_ms - now_ms));
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Giving way to DDL
+ * ------------------------------------------------------------------------
+ */
+
+/* Terminates EROS's processes in a database; returns whether there were any. */
+static bool
+terminate_processes(Oid dboid)
+{
+	bool		any = false;
+
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		if (eros_databases[i].dboid == dboid && eros_databases[i].scheduler_pid != 0)
+		{
+			kill(eros_databases[i].scheduler_pid, SIGTERM);
+			any = true;
+		}
+	}
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].dboid == dboid && eros_workers_array[i].pid != 0)
+		{
+			kill(eros_workers_array[i].pid, SIGTERM);
+			any = true;
+		}
+	}
+	LWLockRelease(eros_shared->lock);
+	return any;
+}
+
+/* Has EROS leave a database until the end of this transaction. */
+static void
+hold_database(Oid dboid)
+{
+	ErosDatabase *slot = eros_database_slot(dboid, false);
+	int			waited_ms = 0;
+
+	if (slot == NULL)
+		return;
+	holding = true;
+	slot->held_by = MyProcPid;
+	while (terminate_processes(dboid) && waited_ms < LEAVE_TIMEOUT_MS)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		waited_ms += 10;
+	}
+}
+
+/* Lets EROS go back to the databases that this backend has held. */
+static void
+release_databases(XactEvent event, void *arg)
+{
+	if (!holding || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	holding = false;
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		if (eros_databases[i].held_by == MyProcPid)
+			eros_databases[i].held_by = 0;
+	}
+	eros_launcher_wake();
+}
+
+/* Tells whether a DROP EXTENSION names ours. */
+static bool
+drops_eros(DropStmt *stmt)
+{
+	ListCell   *lc;
+
+	if (stmt->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(lc, stmt->objects)
+	{
+		if (strcmp(strVal(lfirst(lc)), "eros") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The template that a CREATE DATABASE copies, or NULL. */
+static const char *
+template_of(CreatedbStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+/* Has EROS leave the database that a command needs for itself. */
+static void
+make_way(Node *stmt)
+{
+	const char *name = NULL;
+
+	if (IsA(stmt, DropStmt) && drops_eros((DropStmt *) stmt))
+	{
+		hold_database(MyDatabaseId);
+		return;
+	}
+	if (IsA(stmt, DropdbStmt))
+		name = ((DropdbStmt *) stmt)->dbname;
+	else if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+		name = ((RenameStmt *) stmt)->subname;
+	else if (IsA(stmt, CreatedbStmt))
+		name = template_of((CreatedbStmt *) stmt);
+	else if (IsA(stmt, AlterDatabaseStmt))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+		{
+			if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
+				name = ((AlterDatabaseStmt *) stmt)->dbname;
+		}
+	}
+	if (name != NULL)
+	{
+		Oid			dboid = get_database_oid(name, true);
+
+		/* whoever may not do it, may not stop EROS either */
+		if (OidIsValid(dboid) && eros_may_alter_database(dboid))
+			hold_database(dboid);
+	}
+}
+
+/* The utility hook. */
+static void
+process_utility(EROS_UTILITY_ARGS)
+{
+	Node	   *stmt = pstmt->utilityStmt;
+
+	if (eros_shared != NULL &&
+		(IsA(stmt, DropStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt) ||
+		 IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt)))
+		make_way(stmt);
+	if (prev_process_utility)
+		prev_process_utility(EROS_UTILITY_CALL);
+	else
+		standard_ProcessUtility(EROS_UTILITY_CALL);
+}
+
+/* Installs the hooks. */
+void
+eros_launcher_install_hooks(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(release_databases, NULL);
+}

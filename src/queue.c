@@ -1,0 +1,391 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.c
+ *		Jobs: added by the sweep, claimed and finished by workers.
+ *
+ * eros.job holds what is to be computed, at most one row per user and handler.
+ * A worker claims rows with FOR UPDATE SKIP LOCKED and deletes them in the
+ * transaction that stores the results: the row lock is the lease.  Whatever
+ * ends the worker, the rows are pending again at once.
+ *
+ * All functions here run inside a transaction, connected to SPI, as the
+ * extension's owner (or a superuser) with a safe search_path.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "eros.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+PG_FUNCTION_INFO_V1(eros_account_jobs);
+
+/* ------------------------------------------------------------------------
+ * Arrays for SQL
+ * ------------------------------------------------------------------------
+ */
+
+/* Makes the uuid[] of keys that stand at the head of larger elements. */
+static Datum
+uuid_array(const void *first, Size stride, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = eros_key_get_datum((const ErosKey *) ((const char *) first + i * stride));
+	return PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+}
+
+/* Makes the tid[] of some jobs. */
+static Datum
+tid_array(const ErosJob *jobs, int njobs)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(njobs, 1));
+
+	for (int i = 0; i < njobs; i++)
+		elements[i] = PointerGetDatum(&jobs[i].ctid);
+	return PointerGetDatum(construct_array(elements, njobs, TIDOID, sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+/* ------------------------------------------------------------------------
+ * Claiming
+ * ------------------------------------------------------------------------
+ */
+
+static int
+compare_jobs(const void *a, const void *b)
+{
+	return eros_key_compare(&((const ErosJob *) a)->key, &((const ErosJob *) b)->key);
+}
+
+/* Takes the rows that a claiming statement returned: user_id, ctid. */
+static void
+take_claimed(ErosClaim *claim)
+{
+	bool		isnull;
+
+	claim->njobs = (int) SPI_processed;
+	claim->jobs = palloc(sizeof(ErosJob) * Max(claim->njobs, 1));
+	claim->keys = palloc(sizeof(ErosKey) * Max(claim->njobs, 1));
+	for (int i = 0; i < claim->njobs; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		claim->jobs[i].key =
+			eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
+		claim->jobs[i].ctid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 2, &isnull));
+	}
+	qsort(claim->jobs, claim->njobs, sizeof(ErosJob), compare_jobs);
+	for (int i = 0; i < claim->njobs; i++)
+		claim->keys[i] = claim->jobs[i].key;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Claims the jobs of a handler that have been due for the longest. */
+void
+eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID, INT4OID};
+	Datum		values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
+	TimestampTzGetDatum(eros_now()), Int32GetDatum(limit)};
+
+	eros_plan(&plan,
+			  "SELECT j.user_id, j.ctid FROM eros.job j"
+			  " WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending' AND j.due_at <= $3"
+			  " ORDER BY j.due_at LIMIT $4 FOR UPDATE SKIP LOCKED",
+			  4, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	take_claimed(claim);
+}
+
+/* Claims the jobs of these very users, as far as nobody else has them. */
+void
+eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkeys,
+					   ErosClaim *claim)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {INT4OID, UUIDARRAYOID};
+	Datum		values[] = {Int32GetDatum(handler->handler_id),
+	uuid_array(keys, sizeof(ErosKey), nkeys)};
+
+	eros_plan(&plan,
+			  "SELECT j.user_id, j.ctid FROM eros.job j"
+			  " WHERE j.handler_id = $1 AND j.user_id = ANY ($2) AND j.status = 'pending'"
+			  " FOR UPDATE SKIP LOCKED",
+			  2, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	take_claimed(claim);
+}
+
+/* Deletes claimed jobs; they are not pending any more when this commits. */
+static void
+delete_jobs(const ErosHandler *handler, const ErosJob *jobs, int njobs)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {TIDARRAYOID};
+	Datum		values[] = {tid_array(jobs, njobs)};
+
+	eros_plan(&plan, "DELETE FROM eros.job WHERE ctid = ANY ($1)", 1, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	eros_count_on_commit(&handler->stats->pending, -(int64) SPI_processed);
+}
+
+/*
+ * Drops from a claim the jobs of users who are active; what they need is
+ * decided when they are idle again.
+ */
+void
+eros_queue_drop_active(const ErosHandler *handler, ErosClaim *claim)
+{
+	ErosJob    *active = palloc(sizeof(ErosJob) * Max(claim->njobs, 1));
+	int			nactive = 0;
+	int			nidle = 0;
+
+	for (int i = 0; i < claim->njobs; i++)
+	{
+		if (eros_tracker_is_active(MyDatabaseId, &claim->jobs[i].key))
+			active[nactive++] = claim->jobs[i];
+		else
+			claim->jobs[nidle++] = claim->jobs[i];
+	}
+	if (nactive == 0)
+		return;
+	delete_jobs(handler, active, nactive);
+	claim->njobs = nidle;
+	for (int i = 0; i < nidle; i++)
+		claim->keys[i] = claim->jobs[i].key;
+}
+
+/* Deletes the jobs of a claim: they are done. */
+void
+eros_queue_finish(const ErosHandler *handler, const ErosClaim *claim)
+{
+	delete_jobs(handler, claim->jobs, claim->njobs);
+}
+
+/* The time until a job is tried again: doubled every time, with a jitter of a quarter. */
+static int64
+retry_delay_us(int attempts)
+{
+	double		delay_us = eros_retry_delay_ms * 1000.0;
+
+	for (int i = 1; i < attempts && delay_us < eros_retry_delay_max_ms * 1000.0; i++)
+		delay_us *= 2;
+	delay_us = Min(delay_us, eros_retry_delay_max_ms * 1000.0);
+	return (int64) (delay_us * (0.75 + 0.5 * pg_prng_double(&pg_global_prng_state)));
+}
+
+/*
+ * Records that a user's job has failed: it is tried again later, or set to
+ * failed when it is out of attempts.  Returns whether the latter.
+ */
+bool
+eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const char *message)
+{
+	Oid			argtypes[] = {INT4OID, UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
+	Datum		values[] = {Int32GetDatum(handler->handler_id), eros_key_get_datum(key),
+	CStringGetTextDatum(message), Int32GetDatum(handler->max_attempts), (Datum) 0};
+	bool		isnull;
+	int			attempts;
+
+	SPI_execute_with_args("SELECT j.attempts FROM eros.job j"
+						  " WHERE j.handler_id = $1 AND j.user_id = $2 AND j.status = 'pending'"
+						  " FOR UPDATE SKIP LOCKED",
+						  2, argtypes, values, NULL, false, 0);
+	if (SPI_processed == 0)
+		return false;			/* he has returned, or somebody else has it now */
+	attempts = 1 + DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+											   &isnull));
+	values[4] = TimestampTzGetDatum(eros_now() + retry_delay_us(attempts));
+	SPI_execute_with_args("UPDATE eros.job SET attempts = attempts + 1, last_error = $3, due_at = $5,"
+						  " status = CASE WHEN attempts + 1 >= $4 THEN 'failed'"
+						  " ELSE 'pending' END::eros.job_status"
+						  " WHERE handler_id = $1 AND user_id = $2",
+						  5, argtypes, values, NULL, false, 0);
+	if (attempts < handler->max_attempts)
+		return false;
+	eros_count_on_commit(&handler->stats->pending, -1);
+	eros_count_on_commit(&handler->stats->failed, 1);
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Adding
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * Adds jobs for users who crossed into the handler's phase, unless one is
+ * there, or a result is still fresh that was computed since the user's last
+ * touch.
+ */
+void
+eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, INT2OID,
+	TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID};
+	Datum	   *seen = palloc(sizeof(Datum) * Max(nusers, 1));
+	ErosIdleUser *mine = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
+	TimestampTz first_seen = DT_NOEND;
+	int			n = 0;
+	Datum		values[7];
+
+	for (int i = 0; i < nusers; i++)
+	{
+		if (eros_key_is_bigint(&users[i].key) != (handler->key_type == EROS_KEY_BIGINT))
+			continue;
+		mine[n] = users[i];
+		seen[n] = TimestampTzGetDatum(users[i].last_seen);
+		first_seen = Min(first_seen, users[i].last_seen);
+		n++;
+	}
+	if (n == 0)
+		return;
+
+	/*
+	 * A result since the last touch expires at least a lifetime after it:
+	 * that bound leaves most partitions out.
+	 */
+	values[0] = uuid_array(mine, sizeof(ErosIdleUser), n);
+	values[1] = PointerGetDatum(construct_array(seen, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	values[2] = Int32GetDatum(handler->handler_id);
+	values[3] = Int16GetDatum(handler->phase);
+	values[4] = TimestampTzGetDatum(now);
+	values[5] = Int16GetDatum(handler->bucket);
+	values[6] = TimestampTzGetDatum(Max(now + EROS_REFRESH_LEAD(handler->ttl_us),
+										first_seen + handler->ttl_us - 1));
+	eros_plan(&plan,
+			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
+			  " SELECT n.user_id, $3, $4, $5 FROM unnest($1, $2) AS n (user_id, last_seen)"
+			  " WHERE NOT EXISTS (SELECT FROM eros.cache c"
+			  "	WHERE c.bucket = $6 AND c.expires_at > $7 AND c.handler_id = $3"
+			  "	  AND c.user_id = n.user_id AND c.computed_at >= n.last_seen)"
+			  " ON CONFLICT (user_id, handler_id) DO NOTHING",
+			  7, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	eros_count_on_commit(&handler->stats->pending, (int64) SPI_processed);
+}
+
+/* Adds jobs for idle users whose result expires after one time and up to another. */
+void
+eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto, TimestampTz now)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->phase),
+		TimestampTzGetDatum(now), Int16GetDatum(handler->bucket), TimestampTzGetDatum(after),
+	TimestampTzGetDatum(upto), TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC)};
+
+	eros_plan(&plan,
+			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
+			  " SELECT c.user_id, $1, $2, $3"
+			  " FROM eros.cache c JOIN eros.activity a ON a.user_id = c.user_id"
+			  " WHERE c.bucket = $4 AND c.expires_at > $5 AND c.expires_at <= $6"
+			  "   AND c.handler_id = $1 AND a.phase >= $2 AND a.last_seen > $7"
+			  " ON CONFLICT (user_id, handler_id) DO NOTHING",
+			  7, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	eros_count_on_commit(&handler->stats->pending, (int64) SPI_processed);
+}
+
+/* Deletes the pending jobs of users who have returned; what a worker holds, the worker drops. */
+void
+eros_queue_delete_users(const ErosKey *keys, int nkeys)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {UUIDARRAYOID};
+	Datum		values[] = {uuid_array(keys, sizeof(ErosKey), nkeys)};
+
+	eros_plan(&plan,
+			  "WITH gone AS (DELETE FROM eros.job j WHERE j.ctid = ANY (ARRAY("
+			  "	SELECT p.ctid FROM eros.job p WHERE p.user_id = ANY ($1) AND p.status = 'pending'"
+			  "	FOR UPDATE SKIP LOCKED)) RETURNING j.handler_id),"
+			  " sums AS (SELECT g.handler_id, count(*) AS jobs FROM gone g GROUP BY 1)"
+			  " SELECT eros.account_jobs(s.handler_id, 'pending', -s.jobs) FROM sums s",
+			  1, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+}
+
+/* When the next job of a handler is due; DT_NOEND when there is none. */
+TimestampTz
+eros_queue_next_due(const ErosHandler *handler)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {INT2OID, INT4OID};
+	Datum		values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id)};
+	TimestampTz due = DT_NOEND;
+	bool		isnull;
+
+	eros_plan(&plan,
+			  "SELECT j.due_at FROM eros.job j"
+			  " WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending'"
+			  " ORDER BY j.due_at LIMIT 1",
+			  2, argtypes);
+	SPI_execute_plan(plan, values, NULL, true, 1);
+	if (SPI_processed > 0)
+		due = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+												&isnull));
+	return due;
+}
+
+/* Counts the jobs of all handlers anew, when the scheduler starts. */
+void
+eros_queue_recount(void)
+{
+	ErosConfig *config = eros_config();
+	bool		isnull;
+
+	SPI_execute("SELECT j.handler_id, count(*) FILTER (WHERE j.status = 'pending'),"
+				" count(*) FILTER (WHERE j.status = 'failed') FROM eros.job j GROUP BY 1",
+				true, 0);
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		ErosHandlerStats *stats = config->handlers[h].stats;
+
+		pg_atomic_write_u64(&stats->pending, 0);
+		pg_atomic_write_u64(&stats->failed, 0);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			TupleDesc	desc = SPI_tuptable->tupdesc;
+
+			if (DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull)) != config->handlers[h].handler_id)
+				continue;
+			pg_atomic_write_u64(&stats->pending, DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
+			pg_atomic_write_u64(&stats->failed, DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull)));
+		}
+	}
+}
+
+/* account_jobs(handler_id, status, jobs) returns void */
+Datum
+eros_account_jobs(PG_FUNCTION_ARGS)
+{
+	int32		handler_id = PG_GETARG_INT32(0);
+	char	   *status = DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(1)));
+	int64		jobs = PG_GETARG_INT64(2);
+	ErosConfig *config = eros_config();
+
+	for (int i = 0; i < config->nhandlers; i++)
+	{
+		ErosHandlerStats *stats = config->handlers[i].stats;
+
+		if (config->handlers[i].handler_id == handler_id)
+			eros_count_on_commit(strcmp(status, "failed") == 0 ? &stats->failed : &stats->pending,
+								 jobs);
+	}
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,459 @@
+/*-------------------------------------------------------------------------
+ *
+ * scheduler.c
+ *		A database's scheduler: sweeps, maintains, and starts workers.
+ *
+ * The launcher starts it, also to find out whether a database has the
+ * extension: if not, it says so in the slot and ends.
+ *
+ * It sleeps until something is due: somebody in the map or in the table
+ * crosses a threshold, a result is to be refreshed, maintenance, a job's next
+ * try.  At most a first threshold passes between two looks, so that it need
+ * not be woken by touches: who comes while it sleeps is not idle before it
+ * wakes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "eros.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* Users in one transaction of the sweep. */
+#define SWEEP_BATCH 1000
+
+/* The pause between two tries to start a worker when there is no slot. */
+#define MIN_BACKOFF_NS UINT64CONST(1000000000)
+#define MAX_BACKOFF_NS UINT64CONST(60000000000)
+
+static ErosDatabase *db = NULL;
+static ErosSweep *sweep = NULL;
+static BackgroundWorkerHandle **handles = NULL; /* by worker slot */
+static uint64 start_backoff_ns = 0;
+static uint64 start_after_ns = 0;
+
+/* Leaves the slot, and lets the launcher know. */
+static void
+scheduler_exit(int code, Datum arg)
+{
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	if (db->scheduler_pid == MyProcPid)
+	{
+		db->scheduler_pid = 0;
+		db->scheduler_latch = NULL;
+	}
+	LWLockRelease(eros_shared->lock);
+	eros_launcher_wake();
+}
+
+/* ------------------------------------------------------------------------
+ * Workers
+ * ------------------------------------------------------------------------
+ */
+
+/* Gives back the slots of workers that never came up. */
+static void
+reap_workers(void)
+{
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		ErosWorker *worker = &eros_workers_array[i];
+		pid_t		pid;
+
+		if (handles[i] == NULL || GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
+			continue;
+		pfree(handles[i]);
+		handles[i] = NULL;
+		LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+		if (worker->dboid == db->dboid && worker->pid == 0)
+			worker->dboid = InvalidOid;
+		LWLockRelease(eros_shared->lock);
+	}
+}
+
+/* Keeps a free slot for a worker with this number; -1 when there is none. */
+static int
+keep_worker_slot(int number)
+{
+	static uint32 tickets = 0;
+	int			found = -1;
+
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eros_max_workers && found < 0; i++)
+	{
+		ErosWorker *worker = &eros_workers_array[i];
+
+		if (OidIsValid(worker->dboid) || handles[i] != NULL)
+			continue;
+		worker->dboid = db->dboid;
+		worker->number = number;
+		worker->pid = 0;
+		worker->latch = NULL;
+		worker->ticket = (uint32) MyProcPid * 1000003 + ++tickets;
+		for (int p = 0; p <= EROS_MAX_PHASES; p++)
+			pg_atomic_write_u64(&worker->allowed_at_ns[p], 0);
+		found = i;
+	}
+	LWLockRelease(eros_shared->lock);
+	return found;
+}
+
+/* Starts a worker; returns whether there was a slot for it. */
+static bool
+start_worker(int number)
+{
+	BackgroundWorker bgw = {0};
+	int			slot = keep_worker_slot(number);
+	MemoryContext old;
+	bool		started = false;
+
+	if (slot >= 0)
+	{
+		bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+		bgw.bgw_start_time = BgWorkerStart_RecoveryFinished;
+		bgw.bgw_restart_time = BGW_NEVER_RESTART;
+		strlcpy(bgw.bgw_library_name, "eros", BGW_MAXLEN);
+		strlcpy(bgw.bgw_function_name, "eros_worker_main", BGW_MAXLEN);
+		strlcpy(bgw.bgw_type, "eros worker", BGW_MAXLEN);
+		snprintf(bgw.bgw_name, BGW_MAXLEN, "eros worker %d of database %u", number, db->dboid);
+		bgw.bgw_main_arg = Int32GetDatum(slot);
+		memcpy(bgw.bgw_extra, &eros_workers_array[slot].ticket, sizeof(uint32));
+		bgw.bgw_notify_pid = MyProcPid;
+
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		started = RegisterDynamicBackgroundWorker(&bgw, &handles[slot]);
+		MemoryContextSwitchTo(old);
+		if (!started)
+		{
+			LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+			eros_workers_array[slot].dboid = InvalidOid;
+			LWLockRelease(eros_shared->lock);
+			handles[slot] = NULL;
+		}
+	}
+	return started;
+}
+
+/* Wakes the workers that run, and starts those that are missing. */
+static void
+provide_workers(void)
+{
+	uint64		now = eros_monotonic_ns();
+
+	reap_workers();
+	for (int number = 1; number <= eros_workers; number++)
+	{
+		bool		there = false;
+
+		LWLockAcquire(eros_shared->lock, LW_SHARED);
+		for (int i = 0; i < eros_max_workers; i++)
+		{
+			ErosWorker *worker = &eros_workers_array[i];
+
+			if (worker->dboid != db->dboid || worker->number != number)
+				continue;
+			there = true;
+			if (worker->latch != NULL &&
+				pg_atomic_read_u32(&worker->activity) == EROS_WORKER_IDLE)
+				SetLatch(worker->latch);
+		}
+		LWLockRelease(eros_shared->lock);
+		if (there || now < start_after_ns)
+			continue;
+		if (start_worker(number))
+		{
+			start_backoff_ns = 0;
+			db->no_worker_slot = false;
+			continue;
+		}
+		if (!db->no_worker_slot)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no free slot for a worker of EROS"),
+					 errhint("Raise max_worker_processes (or eros.max_workers), or lower eros.workers.")));
+		db->no_worker_slot = true;
+		start_backoff_ns = Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
+		start_after_ns = now + start_backoff_ns;
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * One round
+ * ------------------------------------------------------------------------
+ */
+
+/* Begins a transaction that is connected to SPI. */
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+}
+
+static void
+commit(void)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Ends the process when the extension is gone. */
+static void
+exit_if_dropped(void)
+{
+	bool		there;
+
+	StartTransactionCommand();
+	there = OidIsValid(get_extension_oid("eros", true));
+	CommitTransactionCommand();
+	if (there)
+		return;
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	db->state = EROS_DB_ABSENT;
+	LWLockRelease(eros_shared->lock);
+	proc_exit(0);
+}
+
+/* Counts what is there, reads the configuration, before the first round. */
+static void
+initialize(void)
+{
+	begin();
+	eros_config();
+	eros_queue_recount();
+	eros_sweep_recount();
+	eros_cache_recount();
+	SPI_execute("SELECT eros.create_partitions()", false, 0);
+	commit();
+	sweep = eros_sweep_create();
+}
+
+/* Runs one of the functions of maintenance in a transaction of its own. */
+static void
+maintain(const char *sql)
+{
+	begin();
+	SPI_execute(sql, false, 0);
+	commit();
+}
+
+/*
+ * Purges and cleans up, when it is time and pg_cron does not.  Also when
+ * pg_cron should have, but has not for three intervals.
+ */
+static void
+maintain_if_due(TimestampTz now, TimestampTz *next)
+{
+	int64		interval = eros_maintenance_interval_s * USECS_PER_SEC;
+	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&db->last_maintenance);
+	TimestampTz due = last + (db->by_pg_cron ? 3 * interval : interval);
+
+	if (due <= now || last > now)
+	{
+		maintain("SELECT eros.create_partitions()");
+		maintain("SELECT eros.purge()");
+		maintain("SELECT eros.clean_up()");
+		due = now + interval;
+	}
+	if (eros_cache_limit_kb > 0 &&
+		eros_cache_bytes(db) > (uint64) eros_cache_limit_kb * 1024)
+	{
+		bool		isnull;
+
+		begin();
+		SPI_execute("SELECT eros.evict()", false, 0);
+		if (SPI_processed == 1)
+			eros_count_on_commit(&db->evicted,
+								 DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+															 SPI_tuptable->tupdesc, 1, &isnull)));
+		commit();
+	}
+	*next = Min(*next, due);
+}
+
+/* Sweeps until nothing is left to do now. */
+static void
+sweep_all(TimestampTz now)
+{
+	bool		more = true;
+
+	while (more)
+	{
+		uint64		crossings = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		begin();
+		more = eros_sweep_step(sweep, now, SWEEP_BATCH, &crossings);
+		commit();
+	}
+	begin();
+	eros_sweep_refresh(sweep, now);
+	commit();
+}
+
+/* Starts workers when jobs are due; tells when the next one is. */
+static void
+serve_queue(TimestampTz *next)
+{
+	ErosConfig *config;
+	TimestampTz due = DT_NOEND;
+
+	begin();
+	config = eros_config();
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		if (config->handlers[h].enabled)
+			due = Min(due, eros_queue_next_due(&config->handlers[h]));
+	}
+	commit();
+	if (due <= eros_now())
+		provide_workers();
+	else
+		*next = Min(*next, due);
+}
+
+/* One round; returns how long to sleep, in ms, and at least to. */
+static long
+run_round(long *at_least_ms)
+{
+	static uint64 generation = 0;
+	TimestampTz now = eros_now();
+	TimestampTz next = DT_NOEND;
+	int64		interval_us;
+	int64		longest_us;
+	bool		backfilling;
+
+	exit_if_dropped();
+	if (pg_atomic_read_u64(&db->config_generation) != generation)
+	{
+		generation = pg_atomic_read_u64(&db->config_generation);
+		eros_sweep_config_changed(sweep);
+	}
+	sweep_all(now);
+	begin();
+	backfilling = eros_sweep_backfill(sweep, now);
+	interval_us = eros_sweep_interval_us();
+	longest_us = eros_config()->nphases > 0 ? eros_config()->phases[0].idle_after_us : USECS_PER_MINUTE;
+	commit();
+	maintain_if_due(now, &next);
+	serve_queue(&next);
+
+	next = Min(next, eros_sweep_next(sweep, now));
+	now = eros_now();
+	longest_us = Min(longest_us, USECS_PER_HOUR);
+	if (backfilling)
+		longest_us = Min(longest_us, 100000);
+	if (next == DT_NOEND || next > now + longest_us)
+		next = now + longest_us;
+	*at_least_ms = (long) (interval_us / 1000) + 1;
+	return (long) (Max(next - now, interval_us) / 1000) + 1;
+}
+
+/* Adds the CPU time that this process has used since the last time. */
+static void
+account_cpu(void)
+{
+	static uint64 accounted = 0;
+	uint64		used = eros_process_cpu_ns();
+
+	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, used - accounted);
+	accounted = used;
+}
+
+/* Takes the slot of the database; ends the process when another scheduler has it. */
+static void
+take_slot(Datum arg)
+{
+	Oid			dboid;
+
+	db = &eros_databases[DatumGetInt32(arg)];
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	dboid = db->dboid;
+	if (!OidIsValid(dboid) || db->held_by != 0 || db->scheduler_pid != 0)
+	{
+		LWLockRelease(eros_shared->lock);
+		proc_exit(0);
+	}
+	db->scheduler_pid = MyProcPid;
+	db->scheduler_latch = MyLatch;
+	LWLockRelease(eros_shared->lock);
+	before_shmem_exit(scheduler_exit, (Datum) 0);
+	eros_process_init(dboid, "eros scheduler");
+}
+
+/* The scheduler's process. */
+void
+eros_scheduler_main(Datum arg)
+{
+	sigjmp_buf	local_sigjmp_buf;
+	MemoryContext context;
+	volatile bool initialized = false;
+
+	take_slot(arg);
+	exit_if_dropped();
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	db->state = EROS_DB_RUNNING;
+	LWLockRelease(eros_shared->lock);
+	eros_launcher_wake();		/* the next database can be looked at */
+
+	handles = MemoryContextAllocZero(TopMemoryContext, sizeof(BackgroundWorkerHandle *) * eros_max_workers);
+	context = AllocSetContextCreate(TopMemoryContext, "eros scheduler", ALLOCSET_DEFAULT_SIZES);
+
+	/* an error ends the round, not the scheduler */
+	if (sigsetjmp(local_sigjmp_buf, 1) != 0)
+	{
+		error_context_stack = NULL;
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		LWLockReleaseAll();
+		account_cpu();
+		eros_process_wait(10000);
+	}
+	PG_exception_stack = &local_sigjmp_buf;
+
+	for (;;)
+	{
+		long		sleep_ms = 60000;
+		long		at_least_ms = 1000;
+
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
+		if (!eros_enabled)
+			exit_if_dropped();
+		else
+		{
+			if (!initialized)
+				initialize();
+			initialized = true;
+			pgstat_report_activity(STATE_RUNNING, "sweeping");
+			sleep_ms = run_round(&at_least_ms);
+		}
+		account_cpu();
+		pgstat_report_stat(false);
+		pgstat_report_activity(STATE_IDLE, NULL);
+
+		/* whoever returns may cut a long sleep short, but not have us run all the time */
+		if (!eros_process_wait(Min(sleep_ms, at_least_ms)) && sleep_ms > at_least_ms)
+		{
+			pg_atomic_write_u32(&db->dozing, 1);
+			eros_process_wait(sleep_ms - at_least_ms);
+			pg_atomic_write_u32(&db->dozing, 0);
+		}
+	}
+}

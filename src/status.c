@@ -1,0 +1,224 @@
+/*-------------------------------------------------------------------------
+ *
+ * status.c
+ *		What shared memory knows, as rows for the status views.
+ *
+ * Everything is read without locks where it is a counter, and under the slot
+ * lock where it is a slot's owner; nothing here is slow enough to mind being
+ * called every second.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "eros.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(eros_database_info);
+PG_FUNCTION_INFO_V1(eros_phase_info);
+PG_FUNCTION_INFO_V1(eros_handler_info);
+PG_FUNCTION_INFO_V1(eros_worker_info);
+PG_FUNCTION_INFO_V1(eros_account_users);
+
+#define NS_PER_MS 1000000.0
+
+static inline Datum
+counter(pg_atomic_uint64 *value)
+{
+	return Int64GetDatum(Max((int64) pg_atomic_read_u64(value), 0));
+}
+
+static inline Datum
+milliseconds(pg_atomic_uint64 *ns)
+{
+	return Float8GetDatum(pg_atomic_read_u64(ns) / NS_PER_MS);
+}
+
+/* The workers of a database that run. */
+static int
+count_workers(Oid dboid)
+{
+	int			workers = 0;
+
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].dboid == dboid && eros_workers_array[i].pid != 0)
+			workers++;
+	}
+	LWLockRelease(eros_shared->lock);
+	return workers;
+}
+
+/* database_info() returns record */
+Datum
+eros_database_info(PG_FUNCTION_ARGS)
+{
+	static ErosDatabase none;
+	ErosDatabase *db;
+	ErosTrackerSize size;
+	TupleDesc	desc;
+	Datum		row[23];
+	bool		nulls[23] = {false};
+	Interval   *offset = palloc0(sizeof(Interval));
+	int			n = 0;
+
+	eros_check_loaded();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	db = eros_my_database();
+	if (db == NULL)
+		db = &none;
+	eros_tracker_size(&size);
+	offset->time = (int64) pg_atomic_read_u64(&eros_shared->clock_offset_us);
+
+	nulls[n] = db->scheduler_pid == 0;
+	row[n++] = Int32GetDatum(db->scheduler_pid);
+	row[n++] = BoolGetDatum(db->held_by != 0);
+	row[n++] = BoolGetDatum(db->no_worker_slot);
+	row[n++] = BoolGetDatum(db->by_pg_cron);
+	row[n++] = Int32GetDatum(count_workers(MyDatabaseId));
+	row[n++] = Int64GetDatum((int64) eros_tracker_count(MyDatabaseId));
+	row[n++] = counter(&db->touches_spilled);
+	row[n++] = counter(&db->touches_lost);
+	row[n++] = counter(&db->users_spilled);
+	row[n++] = counter(&db->returns);
+	row[n++] = counter(&db->halts);
+	row[n++] = milliseconds(&db->scheduler_cpu_ns);
+	nulls[n] = pg_atomic_read_u64(&db->last_sweep) == 0;
+	row[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->last_sweep));
+	nulls[n] = pg_atomic_read_u64(&db->last_maintenance) == 0;
+	row[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->last_maintenance));
+	row[n++] = Int64GetDatum((int64) eros_cache_bytes(db));
+	row[n++] = Int64GetDatum((int64) size.users);
+	row[n++] = Int64GetDatum((int64) size.capacity);
+	row[n++] = Int64GetDatum((int64) size.bytes_used);
+	row[n++] = Int64GetDatum((int64) size.bytes_reserved);
+	nulls[n] = eros_shared->launcher_pid == 0;
+	row[n++] = Int32GetDatum(eros_shared->launcher_pid);
+	row[n++] = IntervalPGetDatum(offset);
+	row[n++] = TimestampTzGetDatum(eros_shared->started);
+	row[n++] = counter(&db->evicted);
+	Assert(n == lengthof(row));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
+}
+
+/* phase_info() returns setof record */
+Datum
+eros_phase_info(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ErosConfig *config = eros_config();
+	ErosDatabase *db = eros_my_database();
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int p = 0; db != NULL && p < config->nphases; p++)
+	{
+		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
+		Datum		row[8];
+		bool		nulls[8] = {false};
+
+		row[0] = Int16GetDatum(config->phases[p].phase);
+		row[1] = counter(&phase->users);
+		row[2] = counter(&phase->transitions);
+		row[3] = counter(&phase->batches);
+		row[4] = counter(&phase->users_done);
+		row[5] = milliseconds(&phase->cpu_granted_ns);
+		row[6] = milliseconds(&phase->cpu_used_ns);
+		row[7] = milliseconds(&phase->throttled_ns);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* handler_info() returns setof record */
+Datum
+eros_handler_info(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ErosConfig *config = eros_config();
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		ErosHandlerStats *stats = config->handlers[h].stats;
+		Datum		row[15];
+		bool		nulls[15] = {false};
+		int			n = 0;
+
+		row[n++] = Int32GetDatum(config->handlers[h].handler_id);
+		row[n++] = counter(&stats->pending);
+		row[n++] = counter(&stats->failed);
+		row[n++] = counter(&stats->batches);
+		row[n++] = counter(&stats->users_done);
+		row[n++] = counter(&stats->batches_failed);
+		row[n++] = counter(&stats->batches_halted);
+		row[n++] = milliseconds(&stats->cpu_used_ns);
+		row[n++] = milliseconds(&stats->cpu_halted_ns);
+		nulls[n] = pg_atomic_read_u64(&stats->cost_ns) == 0;
+		row[n++] = milliseconds(&stats->cost_ns);
+		row[n++] = counter(&stats->stored);
+		row[n++] = counter(&stats->hits);
+		row[n++] = counter(&stats->misses);
+		row[n++] = counter(&stats->unread);
+		row[n++] = counter(&stats->closed);
+		Assert(n == lengthof(row));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* worker_info() returns setof record */
+Datum
+eros_worker_info(PG_FUNCTION_ARGS)
+{
+	static const char *const activities[] = {"starting", "idle", "claiming", "computing", "storing",
+	"pausing"};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	eros_check_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		ErosWorker *worker = &eros_workers_array[i];
+		uint32		activity = pg_atomic_read_u32(&worker->activity);
+		bool		busy = pg_atomic_read_u64(&worker->batch_start) != 0;
+		Datum		row[11];
+		bool		nulls[11] = {false};
+
+		if (worker->dboid != MyDatabaseId || worker->pid == 0)
+			continue;
+		row[0] = Int32GetDatum(worker->number);
+		row[1] = Int32GetDatum(worker->pid);
+		row[2] = CStringGetTextDatum(activities[Min(activity, lengthof(activities) - 1)]);
+		row[3] = Int32GetDatum((int32) pg_atomic_read_u32(&worker->handler_id));
+		row[4] = Int16GetDatum((int16) pg_atomic_read_u32(&worker->phase));
+		row[5] = Int32GetDatum(worker->nkeys);
+		row[6] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&worker->batch_start));
+		nulls[3] = nulls[4] = nulls[5] = nulls[6] = !busy;
+		row[7] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&worker->started));
+		row[8] = counter(&worker->batches);
+		row[9] = counter(&worker->users_done);
+		row[10] = milliseconds(&worker->cpu_used_ns);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* account_users(phase, users) returns void */
+Datum
+eros_account_users(PG_FUNCTION_ARGS)
+{
+	int			phase = PG_GETARG_INT16(0);
+	ErosDatabase *db;
+
+	eros_check_loaded();
+	db = eros_my_database();
+	if (db != NULL && phase >= 1 && phase <= EROS_MAX_PHASES)
+		eros_count_on_commit(&db->phases[phase].users, PG_GETARG_INT64(1));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,669 @@
+/*-------------------------------------------------------------------------
+ *
+ * sweep.c
+ *		Users on their way: from active to idle, from phase to phase, and back.
+ *
+ * A step of the sweep is one transaction, for a bounded number of users:
+ *
+ *	- Users of the map who have been idle for long enough get their row in
+ *	  eros.activity and their jobs; after the commit they leave the map, unless
+ *	  they were touched meanwhile.  How the two races are decided (a touch
+ *	  before the commit, a touch between the commit and the removal) is told in
+ *	  tracker.c.
+ *	- Users who came anew lose the row and the pending jobs of before.
+ *	- Users in the table who cross the next threshold move on.
+ *
+ * So that the cost follows the transitions and not the users, the sweep
+ * remembers for each partition of the map the earliest time at which somebody
+ * in it can become idle, and does not look at it before.  Users who came since
+ * the last look cannot be idle before then.
+ *
+ * Refreshing goes by the expiry of results: each sweep takes up where the last
+ * one ended.  The backfill gives jobs to users who were idle already when a
+ * handler was added or the scheduler started; it uses two percent of a core.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "eros.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+PG_FUNCTION_INFO_V1(eros_sweep_sql);
+
+/* How far the refresh and the backfill of a handler have come. */
+typedef struct HandlerProgress
+{
+	int32		handler_id;
+	TimestampTz refreshed_upto; /* results that expire up to then have been seen to */
+	bool		backfilled;
+	ErosKey		backfill_from;	/* users before this one have been seen to */
+} HandlerProgress;
+
+struct ErosSweep
+{
+	TimestampTz *due;			/* per partition of the map: no look before this */
+	int			at;				/* the partition to go on with */
+	TimestampTz table_due;		/* when the first row crosses a threshold */
+	TimestampTz refresh_due;
+	uint64		backfill_at_ns; /* no backfill before this */
+	int			nprogress;
+	HandlerProgress *progress;
+	MemoryContext context;
+};
+
+/* Who leaves the map, or is done with, when the transaction commits. */
+static ErosIdleUser *leaving = NULL;
+static int	nleaving = 0;
+static ErosKey *cleared = NULL;
+static int	ncleared = 0;
+static int	leaving_level = 0;
+
+/* Makes the memory of a scheduler: everything is to be looked at. */
+ErosSweep *
+eros_sweep_create(void)
+{
+	MemoryContext context =
+		AllocSetContextCreate(TopMemoryContext, "eros sweep", ALLOCSET_SMALL_SIZES);
+	ErosSweep  *sweep = MemoryContextAllocZero(context, sizeof(ErosSweep));
+
+	sweep->context = context;
+	sweep->due = MemoryContextAlloc(context, sizeof(TimestampTz) * eros_tracker_npartitions());
+	eros_sweep_config_changed(sweep);
+	return sweep;
+}
+
+/* Has everything looked at again: thresholds or handlers have changed. */
+void
+eros_sweep_config_changed(ErosSweep *sweep)
+{
+	for (int i = 0; i < eros_tracker_npartitions(); i++)
+		sweep->due[i] = DT_NOBEGIN;
+	sweep->table_due = DT_NOBEGIN;
+	sweep->refresh_due = DT_NOBEGIN;
+}
+
+/* The time between two sweeps: a twentieth of the first threshold, bounded by the setting. */
+int64
+eros_sweep_interval_us(void)
+{
+	ErosConfig *config = eros_config();
+	int64		interval = eros_sweep_interval_ms * INT64CONST(1000);
+
+	if (config->nphases > 0)
+		interval = Min(interval, config->phases[0].idle_after_us / 20);
+	return Max(interval, 1000);
+}
+
+/* Has the swept users leave the map, or takes their marks away. */
+static void
+end_sweep(bool committed)
+{
+	if (committed)
+	{
+		eros_tracker_remove_swept(MyDatabaseId, leaving, nleaving);
+		eros_tracker_clear_returned(MyDatabaseId, cleared, ncleared);
+	}
+	else
+		eros_tracker_unmark_swept(MyDatabaseId, leaving, nleaving);
+	nleaving = 0;
+	ncleared = 0;
+	leaving_level = 0;
+	leaving = NULL;				/* allocated in the transaction's memory */
+	cleared = NULL;
+}
+
+/* Does so when the transaction has ended. */
+static void
+at_sweep_end(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	end_sweep(event == XACT_EVENT_COMMIT);
+}
+
+/* Does so when the subtransaction is rolled back that swept. */
+static void
+at_subsweep_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (leaving_level < level)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		end_sweep(false);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		leaving_level = level - 1;
+}
+
+/* The highest phase that a user has reached, as an index; -1: none. */
+static int
+phase_index(ErosConfig *config, TimestampTz last_seen, TimestampTz now)
+{
+	int			index = config->nphases - 1;
+
+	while (index >= 0 && now - last_seen < config->phases[index].idle_after_us)
+		index--;
+	return index;
+}
+
+/* Makes the arrays user_id, last_seen and phase of users for SQL. */
+static void
+user_arrays(const ErosIdleUser *users, const int16 *phases, int nusers, Datum *values)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(nusers, 1));
+
+	for (int i = 0; i < nusers; i++)
+		elements[i] = eros_key_get_datum(&users[i].key);
+	values[0] = PointerGetDatum(construct_array(elements, nusers, UUIDOID, UUID_LEN, false,
+												TYPALIGN_CHAR));
+	for (int i = 0; i < nusers; i++)
+		elements[i] = TimestampTzGetDatum(users[i].last_seen);
+	values[1] = PointerGetDatum(construct_array(elements, nusers, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	for (int i = 0; i < nusers; i++)
+		elements[i] = Int16GetDatum(phases[i]);
+	values[2] = PointerGetDatum(construct_array(elements, nusers, INT2OID, 2, true,
+												TYPALIGN_SHORT));
+}
+
+/* Counts users who leave and enter a phase, when the transaction commits. */
+static void
+count_users(int phase, int64 delta)
+{
+	ErosDatabase *db = eros_my_database();
+
+	if (phase >= 1 && phase <= EROS_MAX_PHASES)
+		eros_count_on_commit(&db->phases[phase].users, delta);
+}
+
+/* Deletes the rows of users in eros.activity. */
+static void
+delete_rows(const ErosKey *keys, int nkeys)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {UUIDARRAYOID};
+	Datum		values[] = {eros_keys_to_array(keys, nkeys, EROS_KEY_UUID)};
+	bool		isnull;
+
+	if (nkeys == 0)
+		return;
+	eros_plan(&plan, "DELETE FROM eros.activity WHERE user_id = ANY ($1) RETURNING phase", 1,
+			  argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		count_users(DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
+												&isnull)),
+					-1);
+}
+
+/*
+ * Creates the jobs for users who went from one phase to another, given as
+ * indexes (-1: none), and counts the crossings.
+ */
+static uint64
+cross(ErosConfig *config, const ErosIdleUser *users, const int *from, const int *to, int nusers,
+	  TimestampTz now)
+{
+	ErosDatabase *db = eros_my_database();
+	ErosIdleUser *crossing = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
+	uint64		crossings = 0;
+
+	for (int p = 0; p < config->nphases; p++)
+	{
+		int			n = 0;
+
+		for (int i = 0; i < nusers; i++)
+		{
+			if (from[i] < p && p <= to[i])
+				crossing[n++] = users[i];
+		}
+		if (n == 0)
+			continue;
+		crossings += n;
+		eros_count_on_commit(&db->phases[config->phases[p].phase].transitions, n);
+		for (int h = 0; h < config->nhandlers; h++)
+		{
+			ErosHandler *handler = &config->handlers[h];
+
+			if (handler->enabled && handler->phase == config->phases[p].phase)
+				eros_queue_add(handler, crossing, n, now);
+		}
+	}
+	pfree(crossing);
+	return crossings;
+}
+
+/* Writes the rows of users who leave the map. */
+static uint64
+write_rows(ErosConfig *config, const ErosIdleUser *users, int nusers, TimestampTz now)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
+	Datum		values[3];
+	int		   *from = palloc(sizeof(int) * nusers);
+	int		   *to = palloc(sizeof(int) * nusers);
+	int16	   *phases = palloc(sizeof(int16) * nusers);
+	ErosKey    *before = palloc(sizeof(ErosKey) * nusers);
+	ErosKey    *spilled = palloc(sizeof(ErosKey) * nusers);
+	int			nbefore = 0;
+	int			nspilled = 0;
+
+	for (int i = 0; i < nusers; i++)
+	{
+		from[i] = -1;
+		to[i] = phase_index(config, users[i].last_seen, now);
+		phases[i] = to[i] < 0 ? 0 : config->phases[to[i]].phase;
+		count_users(phases[i], 1);
+		if (users[i].returned)
+			before[nbefore++] = users[i].key;
+		if (to[i] < 0)
+			spilled[nspilled++] = users[i].key;
+	}
+	delete_rows(before, nbefore);
+	if (nspilled > 0)
+	{
+		/* they are active still, there was just no room for them */
+		eros_queue_delete_users(spilled, nspilled);
+		eros_count_on_commit(&eros_my_database()->users_spilled, nspilled);
+	}
+	user_arrays(users, phases, nusers, values);
+	eros_plan(&plan,
+			  "INSERT INTO eros.activity AS a (user_id, last_seen, phase)"
+			  " SELECT n.user_id, n.last_seen, n.phase"
+			  " FROM unnest($1, $2, $3) AS n (user_id, last_seen, phase)"
+			  " ON CONFLICT (user_id) DO UPDATE"
+			  " SET last_seen = EXCLUDED.last_seen, phase = EXCLUDED.phase",
+			  3, argtypes);
+	SPI_execute_plan(plan, values, NULL, false, 0);
+	return cross(config, users, from, to, nusers, now);
+}
+
+/* Tells up to which last_seen the users of a partition are to leave the map. */
+static TimestampTz
+leave_before(ErosConfig *config, int partition, TimestampTz now, bool crowded)
+{
+	TimestampTz idle_before =
+		config->nphases > 0 ? now - config->phases[0].idle_after_us : DT_NOBEGIN;
+	TimestampTz oldest_fifth;
+
+	if (crowded && eros_tracker_crowded(partition, &oldest_fifth, MyDatabaseId))
+		return Max(idle_before, oldest_fifth);
+	return idle_before;
+}
+
+/* Sweeps the map; returns whether there is more to do. */
+static bool
+sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint64 *crossings)
+{
+	ErosDatabase *db = eros_my_database();
+	ErosTrackerScan scan = {0};
+	bool		crowded = pg_atomic_read_u32(&db->wants_room) != 0;
+	int			npartitions = eros_tracker_npartitions();
+	bool		more = false;
+
+	/* kept to the end of the transaction */
+	scan.idle = MemoryContextAllocHuge(TopTransactionContext, sizeof(ErosIdleUser) * (Size) limit);
+	scan.returned = MemoryContextAllocHuge(TopTransactionContext, sizeof(ErosKey) * (Size) limit);
+	scan.max_idle = limit;
+	scan.max_returned = limit;
+	leaving = scan.idle;
+	cleared = scan.returned;
+	leaving_level = GetCurrentTransactionNestLevel();
+	nleaving = 0;
+	ncleared = 0;
+
+	for (int n = 0; n < npartitions; n++)
+	{
+		int			partition = sweep->at;
+
+		if (crowded || sweep->due[partition] <= now || eros_tracker_has_returned(partition))
+		{
+			scan.idle_before = leave_before(config, partition, now, crowded);
+			eros_tracker_scan(MyDatabaseId, partition, &scan);
+			nleaving = scan.nidle;
+			if (!scan.complete)
+			{
+				more = true;
+				break;
+			}
+
+			/* who comes from now on was last seen later than now */
+			sweep->due[partition] = config->nphases == 0 ? DT_NOEND
+				: Min(scan.oldest, now) + config->phases[0].idle_after_us;
+		}
+		sweep->at = (partition + 1) % npartitions;
+	}
+	if (crowded)
+	{
+		sweep->table_due = DT_NOBEGIN;	/* touches have written rows */
+		if (!more)
+			pg_atomic_write_u32(&db->wants_room, 0);
+	}
+
+	if (scan.nreturned > 0)
+	{
+		delete_rows(scan.returned, scan.nreturned);
+		eros_queue_delete_users(scan.returned, scan.nreturned);
+	}
+	ncleared = scan.nreturned;
+	if (scan.nidle > 0)
+		*crossings += write_rows(config, scan.idle, scan.nidle, now);
+	return more;
+}
+
+/* Moves users of the table who cross into one phase; returns whether there are more. */
+static bool
+sweep_phase(ErosSweep *sweep, ErosConfig *config, int p, TimestampTz now, int limit,
+			uint64 *crossings)
+{
+	static SPIPlanPtr find_plan = NULL;
+	static SPIPlanPtr move_plan = NULL;
+	Oid			find_types[] = {INT2OID, TIMESTAMPTZOID, INT4OID};
+	Oid			move_types[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
+	int			source = p == 0 ? 0 : config->phases[p - 1].phase;
+	Datum		find_values[] = {Int16GetDatum(source),
+		TimestampTzGetDatum(now - config->phases[p].idle_after_us), Int32GetDatum(limit)};
+	Datum		move_values[3];
+	ErosIdleUser *users;
+	int		   *from;
+	int		   *to;
+	int16	   *phases;
+	int			n = 0;
+	int			found;
+	bool		isnull;
+
+	eros_plan(&find_plan,
+			  "SELECT user_id, last_seen FROM eros.activity"
+			  " WHERE phase = $1 AND last_seen <= $2 ORDER BY last_seen LIMIT $3",
+			  3, find_types);
+	SPI_execute_plan(find_plan, find_values, NULL, false, 0);
+	found = (int) SPI_processed;
+	if (found == 0)
+		return false;
+	users = palloc0(sizeof(ErosIdleUser) * found);
+	from = palloc(sizeof(int) * found);
+	to = palloc(sizeof(int) * found);
+	phases = palloc(sizeof(int16) * found);
+	for (int i = 0; i < found; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		users[n].key = eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
+		users[n].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
+
+		/* who has returned is seen to when his mark is found in the map */
+		if (eros_tracker_is_active(MyDatabaseId, &users[n].key))
+			continue;
+		from[n] = p - 1;
+		to[n] = phase_index(config, users[n].last_seen, now);
+		phases[n] = config->phases[to[n]].phase;
+		count_users(source, -1);
+		count_users(phases[n], 1);
+		n++;
+	}
+	if (n > 0)
+	{
+		user_arrays(users, phases, n, move_values);
+		eros_plan(&move_plan,
+				  "UPDATE eros.activity a SET phase = n.phase"
+				  " FROM unnest($1, $2, $3) AS n (user_id, last_seen, phase)"
+				  " WHERE a.user_id = n.user_id AND a.last_seen = n.last_seen",
+				  3, move_types);
+		SPI_execute_plan(move_plan, move_values, NULL, false, 0);
+		*crossings += cross(config, users, from, to, n, now);
+	}
+	return found == limit && n > 0;
+}
+
+/* Finds out when the next user of the table crosses a threshold. */
+static TimestampTz
+next_in_table(ErosConfig *config)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[] = {INT2OID};
+	TimestampTz next = DT_NOEND;
+	bool		isnull;
+
+	for (int p = 0; p < config->nphases; p++)
+	{
+		Datum		values[] = {Int16GetDatum(p == 0 ? 0 : config->phases[p - 1].phase)};
+
+		eros_plan(&plan,
+				  "SELECT last_seen FROM eros.activity WHERE phase = $1 ORDER BY last_seen LIMIT 1", 1,
+				  argtypes);
+		SPI_execute_plan(plan, values, NULL, false, 0);
+		if (SPI_processed > 0)
+			next = Min(next,
+					   DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+														 SPI_tuptable->tupdesc, 1, &isnull)) +
+					   config->phases[p].idle_after_us);
+	}
+	return next;
+}
+
+/* Keeps a second sweep of this database out, the scheduler's or a session's. */
+static void
+lock_sweep(void)
+{
+	LockDatabaseObject(ExtensionRelationId, get_extension_oid("eros", false), 1,
+					   ShareUpdateExclusiveLock);
+}
+
+/*
+ * Does one step of the sweep in the current transaction, for about so many
+ * users; returns whether there is more to do at once.
+ */
+bool
+eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings)
+{
+	static bool registered = false;
+	ErosConfig *config = eros_config();
+	bool		more;
+
+	if (!registered)
+	{
+		RegisterXactCallback(at_sweep_end, NULL);
+		RegisterSubXactCallback(at_subsweep_end, NULL);
+		registered = true;
+	}
+	lock_sweep();
+	more = sweep_map(sweep, config, now, limit, crossings);
+	if (sweep->table_due <= now || *crossings > 0)
+	{
+		for (int p = config->nphases - 1; p >= 0; p--)
+			more = sweep_phase(sweep, config, p, now, limit, crossings) || more;
+		sweep->table_due = more ? DT_NOBEGIN : next_in_table(config);
+	}
+	pg_atomic_write_u64(&eros_my_database()->last_sweep, (uint64) now);
+	return more;
+}
+
+/* When the next sweep has something to do. */
+TimestampTz
+eros_sweep_next(ErosSweep *sweep, TimestampTz now)
+{
+	TimestampTz next = Min(sweep->table_due, sweep->refresh_due);
+
+	for (int i = 0; i < eros_tracker_npartitions(); i++)
+	{
+		next = Min(next, sweep->due[i]);
+		if (eros_tracker_has_returned(i))
+			next = now;
+	}
+	return next;
+}
+
+/* Finds, or begins, the progress of a handler. */
+static HandlerProgress *
+progress_of(ErosSweep *sweep, const ErosHandler *handler)
+{
+	HandlerProgress *progress;
+
+	for (int i = 0; i < sweep->nprogress; i++)
+	{
+		if (sweep->progress[i].handler_id == handler->handler_id)
+			return &sweep->progress[i];
+	}
+	if (sweep->progress == NULL)
+		sweep->progress = MemoryContextAlloc(sweep->context, sizeof(HandlerProgress));
+	else
+		sweep->progress =
+			repalloc(sweep->progress, sizeof(HandlerProgress) * (sweep->nprogress + 1));
+	progress = &sweep->progress[sweep->nprogress++];
+	memset(progress, 0, sizeof(HandlerProgress));
+	progress->handler_id = handler->handler_id;
+	progress->refreshed_upto = DT_NOBEGIN;
+	return progress;
+}
+
+/* Creates jobs for results that expire soon, where their users are still idle. */
+void
+eros_sweep_refresh(ErosSweep *sweep, TimestampTz now)
+{
+	ErosConfig *config = eros_config();
+	TimestampTz next = DT_NOEND;
+
+	if (sweep->refresh_due > now)
+		return;
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		ErosHandler *handler = &config->handlers[h];
+		HandlerProgress *progress = progress_of(sweep, handler);
+		int64		lead = EROS_REFRESH_LEAD(handler->ttl_us);
+
+		if (!handler->enabled)
+		{
+			/* results that expire meanwhile are up to the backfill */
+			progress->backfilled = false;
+			memset(&progress->backfill_from, 0, sizeof(ErosKey));
+			continue;
+		}
+		eros_queue_refresh(handler, progress->refreshed_upto, now + lead, now);
+		progress->refreshed_upto = now + lead;
+		next = Min(next, now + Min(Max(lead / 4, eros_sweep_interval_us()), USECS_PER_MINUTE));
+	}
+	sweep->refresh_due = next;
+}
+
+/*
+ * Gives jobs to some users who were idle already when a handler was added,
+ * enabled, or the scheduler started; returns whether there are more.
+ */
+bool
+eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
+{
+	static SPIPlanPtr plan = NULL;
+	const int	limit = 1000;
+	Oid			argtypes[] = {INT2OID, UUIDOID, TIMESTAMPTZOID, INT4OID};
+	ErosConfig *config = eros_config();
+	uint64		start_ns = eros_process_cpu_ns();
+	bool		isnull;
+
+	if (eros_monotonic_ns() < sweep->backfill_at_ns)
+		return true;
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		ErosHandler *handler = &config->handlers[h];
+		HandlerProgress *progress = progress_of(sweep, handler);
+		Datum		values[] = {Int16GetDatum(handler->phase),
+			eros_key_get_datum(&progress->backfill_from),
+		TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC), Int32GetDatum(limit)};
+		ErosIdleUser *users;
+		int			n;
+
+		if (!handler->enabled || progress->backfilled)
+			continue;
+		eros_plan(&plan,
+				  "SELECT user_id, last_seen FROM eros.activity"
+				  " WHERE user_id >= $2 AND phase >= $1 AND last_seen > $3 ORDER BY user_id LIMIT $4",
+				  4, argtypes);
+		SPI_execute_plan(plan, values, NULL, false, 0);
+		n = (int) SPI_processed;
+		users = palloc0(sizeof(ErosIdleUser) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			TupleDesc	desc = SPI_tuptable->tupdesc;
+
+			users[i].key = eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
+			users[i].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
+		}
+		eros_queue_add(handler, users, n, now);
+		if (n == limit)
+		{
+			progress->backfill_from = users[n - 1].key;
+			if (++progress->backfill_from.lo == 0)
+				progress->backfill_from.hi++;
+		}
+		else
+			progress->backfilled = true;
+		sweep->backfill_at_ns =
+			eros_monotonic_ns() + (eros_process_cpu_ns() - start_ns) * 50;
+		return true;
+	}
+	return false;
+}
+
+/* Counts the users of all phases anew, when the scheduler starts. */
+void
+eros_sweep_recount(void)
+{
+	ErosDatabase *db = eros_my_database();
+	bool		isnull;
+
+	for (int p = 0; p <= EROS_MAX_PHASES; p++)
+		pg_atomic_write_u64(&db->phases[p].users, 0);
+	SPI_execute("SELECT phase, count(*) FROM eros.activity GROUP BY 1", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		int			phase = DatumGetInt16(SPI_getbinval(tuple, desc, 1, &isnull));
+
+		if (phase >= 1 && phase <= EROS_MAX_PHASES)
+			pg_atomic_write_u64(&db->phases[phase].users,
+								DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
+	}
+}
+
+/* sweep() returns bigint */
+Datum
+eros_sweep_sql(PG_FUNCTION_ARGS)
+{
+	static ErosSweep *sweep = NULL;
+	ErosTrackerSize size;
+	ErosRoleScope scope;
+	uint64		crossings = 0;
+	TimestampTz now;
+
+	eros_check_loaded();
+	if (nleaving > 0 || ncleared > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("eros.sweep() can be called once in a transaction")));
+	if (sweep == NULL)
+		sweep = eros_sweep_create();
+	eros_sweep_config_changed(sweep);
+	now = eros_now();
+	eros_tracker_size(&size);
+	eros_owner_begin(&scope);
+	if (eros_my_database() == NULL)
+		eros_database_slot(MyDatabaseId, true);
+	eros_sweep_step(sweep, now, (int) Min(size.users + 1000, 10000000), &crossings);
+	eros_sweep_refresh(sweep, now);
+	eros_owner_end(&scope);
+	PG_RETURN_INT64((int64) crossings);
+}

@@ -1,0 +1,546 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		A worker: claims a batch, calls the handler, stores the results.
+ *
+ * One batch is one transaction: claim the jobs, publish whom the worker holds,
+ * drop those who are active, call the handler, store the results, delete the
+ * jobs, commit.  Whatever goes wrong rolls it all back, and the jobs are
+ * pending again.  What follows depends on where it went wrong:
+ *
+ *	- halted by a touch: the batch-mates run again, no attempt is counted;
+ *	- the handler cannot be called at all: its jobs wait, the reason is shown;
+ *	- the handler failed: the batch is split in halves until the failing user
+ *	  stands alone, and his attempt is counted;
+ *	- EROS itself failed (a lock, the disk): a pause, no attempt is counted.
+ *
+ * The pause that pays for a batch comes after its commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "eros.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* How far a batch has come, which tells whose fault an error is. */
+typedef enum BatchStage
+{
+	STAGE_CLAIM,
+	STAGE_CHECK,
+	STAGE_CALL,
+	STAGE_STORE
+} BatchStage;
+
+/* A part of a failed batch that is to be tried on its own. */
+typedef struct Piece
+{
+	int32		handler_id;
+	ErosKey    *keys;
+	int			nkeys;
+} Piece;
+
+/* The pause after an error that is not the handler's. */
+#define ERROR_PAUSE_NS UINT64CONST(1000000000)
+
+/* A handler that cannot be called is looked at again after this. */
+#define NOT_CALLABLE_PAUSE_NS UINT64CONST(10000000000)
+
+static ErosWorker *worker = NULL;
+static MemoryContext batch_context = NULL;
+static MemoryContext pieces_context = NULL;
+static List *pieces = NIL;
+static bool phase_has_work[EROS_MAX_PHASES + 1];
+static int	next_handler = 0;
+
+/* Gives the slot back, and lets the scheduler know. */
+static void
+worker_exit(int code, Datum arg)
+{
+	ErosDatabase *db = eros_database_slot(worker->dboid, false);
+
+	eros_halt_withdraw(worker);
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	worker->dboid = InvalidOid;
+	worker->pid = 0;
+	worker->latch = NULL;
+	LWLockRelease(eros_shared->lock);
+	if (db != NULL)
+		eros_set_latch_of_scheduler(db);
+}
+
+/* Says what the worker does, in shared memory and in pg_stat_activity. */
+static void
+report(ErosWorkerActivity activity, const char *what)
+{
+	pg_atomic_write_u32(&worker->activity, activity);
+	if (what != NULL)
+		pgstat_report_activity(activity == EROS_WORKER_IDLE || activity == EROS_WORKER_PAUSING
+							   ? STATE_IDLE : STATE_RUNNING, what);
+}
+
+/* Finds a handler by its id in the current configuration, or NULL. */
+static ErosHandler *
+handler_by_id(int32 handler_id)
+{
+	ErosConfig *config = eros_config();
+
+	for (int i = 0; i < config->nhandlers; i++)
+	{
+		if (config->handlers[i].handler_id == handler_id)
+			return &config->handlers[i];
+	}
+	return NULL;
+}
+
+/* Keeps a part of a failed batch for later. */
+static void
+push_piece(const ErosHandler *handler, const ErosKey *keys, int nkeys)
+{
+	MemoryContext old = MemoryContextSwitchTo(pieces_context);
+	Piece	   *piece = palloc(sizeof(Piece));
+
+	piece->handler_id = handler->handler_id;
+	piece->nkeys = nkeys;
+	piece->keys = palloc(sizeof(ErosKey) * nkeys);
+	memcpy(piece->keys, keys, sizeof(ErosKey) * nkeys);
+	pieces = lcons(piece, pieces);
+	MemoryContextSwitchTo(old);
+}
+
+/* Begins a transaction that is connected to SPI. */
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+}
+
+static void
+commit(void)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Runs something short of EROS's own in a transaction; an error is logged. */
+static void
+in_transaction(void (*action) (void *arg), void *arg)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		begin();
+		action(arg);
+		commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+}
+
+/* What is to be written down about an error. */
+typedef struct Failure
+{
+	ErosHandler *handler;
+	ErosKey		key;
+	const char *message;
+} Failure;
+
+static void
+write_failure(void *arg)
+{
+	Failure    *failure = arg;
+
+	eros_queue_record_failure(failure->handler, &failure->key, failure->message);
+}
+
+static void
+write_handler_error(void *arg)
+{
+	Failure    *failure = arg;
+
+	eros_handler_note_error(failure->handler, failure->message);
+}
+
+/* Logs an error of a handler, at most once a minute. */
+static void
+log_failure(const ErosHandler *handler, const ErrorData *error)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now - last < USECS_PER_MINUTE)
+		return;
+	last = now;
+	ereport(LOG,
+			(errmsg("handler \"%s\" failed: %s", handler->name, error->message),
+			 error->context ? errcontext("%s", error->context) : 0,
+			 errhint("See last_error in eros.job; further failures are not logged for a minute.")));
+}
+
+/*
+ * Decides what follows from an error; the transaction has been rolled back.
+ */
+static void
+after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool halted,
+			const ErrorData *error, uint64 cpu_ns)
+{
+	Failure		failure = {handler, {0, 0}, error->message};
+
+	if (halted)
+	{
+		ErosDatabase *db = eros_my_database();
+
+		pg_atomic_fetch_add_u64(&handler->stats->batches_halted, 1);
+		pg_atomic_fetch_add_u64(&handler->stats->cpu_halted_ns, cpu_ns);
+		if (db != NULL)
+			pg_atomic_fetch_add_u64(&db->halts, 1);
+		return;
+	}
+	if (stage == STAGE_CHECK)
+	{
+		handler->retry_at_ns = eros_monotonic_ns() + NOT_CALLABLE_PAUSE_NS;
+		handler->has_error = true;
+		in_transaction(write_handler_error, &failure);
+		log_failure(handler, error);
+		return;
+	}
+	if (stage != STAGE_CALL ||
+		(error->sqlerrcode == ERRCODE_QUERY_CANCELED && !eros_handler_timed_out()))
+	{
+		/* not the handler's fault, or an administrator has cancelled it */
+		handler->retry_at_ns = eros_monotonic_ns() + ERROR_PAUSE_NS;
+		log_failure(handler, error);
+		return;
+	}
+	pg_atomic_fetch_add_u64(&handler->stats->batches_failed, 1);
+	log_failure(handler, error);
+	if (claim->njobs > 1)
+	{
+		int			half = claim->njobs / 2;
+
+		push_piece(handler, claim->keys + half, claim->njobs - half);
+		push_piece(handler, claim->keys, half);
+		return;
+	}
+	failure.key = claim->keys[0];
+	in_transaction(write_failure, &failure);
+}
+
+/* The part of a batch that may fail; returns the users claimed. */
+static int
+attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *claim,
+			  BatchStage *stage)
+{
+	ErosResults results;
+	int			claimed;
+
+	report(EROS_WORKER_CLAIMING, NULL);
+	if (piece != NULL)
+		eros_queue_claim_users(handler, piece->keys, piece->nkeys, claim);
+	else
+		eros_queue_claim(handler, limit, claim);
+	claimed = claim->njobs;
+	if (claimed == 0)
+		return 0;
+
+	eros_halt_publish(worker, claim->keys, claim->njobs);
+	eros_queue_drop_active(handler, claim);
+	if (claim->njobs > 0)
+	{
+		*stage = STAGE_CHECK;
+		eros_handler_check_callable(handler);
+		if (handler->has_error)
+		{
+			eros_handler_note_error(handler, NULL);
+			handler->has_error = false;
+		}
+
+		*stage = STAGE_CALL;
+		pg_atomic_write_u64(&worker->batch_start, (uint64) GetCurrentTimestamp());
+		pg_atomic_write_u32(&worker->handler_id, handler->handler_id);
+		pg_atomic_write_u32(&worker->phase, handler->phase);
+		report(EROS_WORKER_COMPUTING, handler->function);
+		eros_handler_call(handler, claim->keys, claim->njobs, &results);
+
+		*stage = STAGE_STORE;
+		report(EROS_WORKER_STORING, NULL);
+		eros_cache_store(handler, claim->keys, claim->njobs, &results);
+		eros_queue_finish(handler, claim);
+	}
+	eros_halt_before_commit(worker);
+	return claimed;
+}
+
+/*
+ * Runs one batch of a handler, new or a piece of a failed one; returns whether
+ * there was anything to do.
+ */
+static bool
+run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
+{
+	uint64		cpu_start = eros_process_cpu_ns();
+	uint64		cpu_ns;
+	ErosClaim	claim = {0};
+	volatile BatchStage stage = STAGE_CLAIM;
+	volatile int claimed = 0;
+	ErrorData  *volatile error = NULL;
+	volatile bool halted = false;
+
+	MemoryContextReset(batch_context);
+	PG_TRY();
+	{
+		MemoryContext old;
+
+		begin();
+		old = MemoryContextSwitchTo(batch_context);
+		claimed = attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim,
+								(BatchStage *) &stage);
+		MemoryContextSwitchTo(old);
+		commit();
+		eros_halt_withdraw(worker);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(batch_context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		halted = eros_halt_is_pending(worker);
+		eros_halt_withdraw(worker);
+		QueryCancelPending = false;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(batch_context);
+
+	cpu_ns = eros_process_cpu_ns() - cpu_start;
+	if (error != NULL)
+		after_error(handler, &claim, stage, halted, error, cpu_ns);
+	else if (claim.njobs > 0)
+	{
+		ErosDatabase *db = eros_my_database();
+
+		eros_governor_learn(handler, claim.njobs, cpu_ns);
+		pg_atomic_fetch_add_u64(&handler->stats->users_done, claim.njobs);
+		pg_atomic_fetch_add_u64(&worker->users_done, claim.njobs);
+		if (db != NULL)
+			pg_atomic_fetch_add_u64(&db->phases[phase->phase].users_done, claim.njobs);
+	}
+	if (error != NULL || claim.njobs > 0)
+	{
+		ErosDatabase *db = eros_my_database();
+
+		pg_atomic_fetch_add_u64(&handler->stats->batches, 1);
+		pg_atomic_fetch_add_u64(&worker->batches, 1);
+		if (db != NULL)
+			pg_atomic_fetch_add_u64(&db->phases[phase->phase].batches, 1);
+	}
+	pg_atomic_fetch_add_u64(&handler->stats->cpu_used_ns, eros_process_cpu_ns() - cpu_start);
+	eros_governor_charge(worker, phase, eros_process_cpu_ns() - cpu_start);
+	pg_atomic_write_u64(&worker->batch_start, 0);
+	pg_atomic_write_u32(&worker->handler_id, 0);
+	pgstat_report_stat(false);
+	return error != NULL || claimed > 0;
+}
+
+/* Reads the configuration; false when the extension is gone. */
+static bool
+refresh_config(void)
+{
+	bool		there;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	there = OidIsValid(get_extension_oid("eros", true));
+	if (there)
+		eros_config();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return there;
+}
+
+/* Goes on with a part of a failed batch, if there is one whose phase may run. */
+static bool
+run_piece(uint64 *wait_ns)
+{
+	Piece	   *piece;
+	ErosHandler *handler;
+	ErosPhase  *phase;
+	uint64		wait;
+	bool		did;
+
+	if (pieces == NIL)
+	{
+		MemoryContextReset(pieces_context);
+		return false;
+	}
+	piece = linitial(pieces);
+	handler = handler_by_id(piece->handler_id);
+	phase = handler ? eros_phase(handler->phase) : NULL;
+	if (phase == NULL || !handler->enabled)
+	{
+		pieces = list_delete_first(pieces);
+		return true;
+	}
+	wait = eros_governor_wait_ns(worker, phase->phase);
+	if (wait > 0)
+	{
+		*wait_ns = Min(*wait_ns, wait);
+		return false;
+	}
+	pieces = list_delete_first(pieces);
+	did = run_batch(phase, handler, piece);
+	return did || pieces != NIL;
+}
+
+/*
+ * Runs the next batch that may run, phases in their order, handlers of a phase
+ * in turn.  Returns whether it ran one; else *wait_ns tells when one may.
+ */
+static bool
+run_next(uint64 *wait_ns)
+{
+	ErosConfig *config = eros_config();
+	uint64		now = eros_monotonic_ns();
+
+	*wait_ns = PG_UINT64_MAX;
+	if (run_piece(wait_ns))
+		return true;
+	for (int p = 0; p < config->nphases; p++)
+	{
+		ErosPhase  *phase = &config->phases[p];
+		uint64		wait;
+
+		if (!phase_has_work[phase->phase])
+			continue;
+		wait = eros_governor_wait_ns(worker, phase->phase);
+		if (wait > 0)
+		{
+			*wait_ns = Min(*wait_ns, wait);
+			continue;
+		}
+		for (int i = 0; i < config->nhandlers; i++)
+		{
+			ErosHandler *handler = &config->handlers[next_handler++ % config->nhandlers];
+
+			if (handler->phase != phase->phase || !handler->enabled)
+				continue;
+			if (handler->retry_at_ns > now)
+			{
+				*wait_ns = Min(*wait_ns, handler->retry_at_ns - now);
+				continue;
+			}
+			if (run_batch(phase, handler, NULL))
+				return true;
+		}
+		phase_has_work[phase->phase] = false;
+	}
+	return false;
+}
+
+/* Takes the slot that the scheduler has kept; ends the process when it is not ours any more. */
+static void
+take_slot(Datum arg)
+{
+	uint32		ticket;
+	Oid			dboid;
+
+	worker = &eros_workers_array[DatumGetInt32(arg)];
+	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	dboid = worker->dboid;
+	if (worker->ticket != ticket || !OidIsValid(dboid) || worker->pid != 0)
+	{
+		LWLockRelease(eros_shared->lock);
+		proc_exit(0);
+	}
+	worker->pid = MyProcPid;
+	worker->latch = MyLatch;
+	LWLockRelease(eros_shared->lock);
+	before_shmem_exit(worker_exit, (Datum) 0);
+
+	pg_atomic_write_u32(&worker->activity, EROS_WORKER_STARTING);
+	pg_atomic_write_u64(&worker->started, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u64(&worker->batches, 0);
+	pg_atomic_write_u64(&worker->users_done, 0);
+	pg_atomic_write_u64(&worker->cpu_used_ns, 0);
+	eros_halt_install(worker);
+	eros_process_init(dboid, "eros worker");
+}
+
+/* Waits for the governor, or for work; returns whether to go on. */
+static bool
+wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
+{
+	uint64		now = eros_monotonic_ns();
+	ErosDatabase *db = eros_my_database();
+
+	if (wait_ns != PG_UINT64_MAX)
+	{
+		ErosConfig *config = eros_config();
+
+		*idle_since_ns = 0;
+		report(EROS_WORKER_PAUSING, "pausing for the CPU share");
+		eros_process_wait((long) (Min(wait_ns, UINT64CONST(60000000000)) / 1000000 + 1));
+		now = eros_monotonic_ns() - now;
+		for (int p = 0; db != NULL && p < config->nphases; p++)
+		{
+			if (phase_has_work[config->phases[p].phase])
+				pg_atomic_fetch_add_u64(&db->phases[config->phases[p].phase].throttled_ns, now);
+		}
+		return true;
+	}
+	if (*idle_since_ns == 0)
+		*idle_since_ns = now;
+	if ((now - *idle_since_ns) / 1000000 >= (uint64) eros_worker_idle_timeout_ms)
+		return false;
+	report(EROS_WORKER_IDLE, "waiting for jobs");
+	eros_process_wait(eros_worker_idle_timeout_ms);
+	memset(phase_has_work, true, sizeof(phase_has_work));
+	return true;
+}
+
+/* The worker's process. */
+void
+eros_worker_main(Datum arg)
+{
+	uint64		idle_since_ns = 0;
+
+	take_slot(arg);
+	batch_context = AllocSetContextCreate(TopMemoryContext, "eros batch", ALLOCSET_DEFAULT_SIZES);
+	pieces_context = AllocSetContextCreate(TopMemoryContext, "eros pieces", ALLOCSET_SMALL_SIZES);
+	memset(phase_has_work, true, sizeof(phase_has_work));
+
+	while (eros_enabled && worker->number <= eros_workers && refresh_config())
+	{
+		uint64		wait_ns;
+
+		CHECK_FOR_INTERRUPTS();
+		if (run_next(&wait_ns))
+			idle_since_ns = 0;
+		else if (!wait_for_work(wait_ns, &idle_since_ns))
+			break;
+	}
+	proc_exit(0);
+}
