@@ -1,9 +1,7 @@
 -- A dating community: 20,000 members with profiles, interests and likes.
 -- Every run makes the same one: all chance comes from roll().
-SET client_min_messages = warning;
 CREATE ROLE dating;
 CREATE SCHEMA dating AUTHORIZATION dating;
-GRANT CREATE ON DATABASE :DBNAME TO dating;
 SET ROLE dating;
 SET search_path = dating;
 
@@ -151,10 +149,6 @@ CREATE INDEX ON member (city_id);
 CREATE INDEX ON member_interest (interest_id, member_id);
 CREATE INDEX ON likes (liker, liked_at);
 CREATE INDEX ON likes (liked, liked_at);
-ANALYZE city;
-ANALYZE interest;
-ANALYZE member;
-ANALYZE member_interest;
-ANALYZE likes;
+VACUUM ANALYZE city, interest, member, member_interest, likes;
 DROP TABLE ranking, look;
 RESET ROLE;

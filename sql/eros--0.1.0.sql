@@ -35,6 +35,11 @@ CREATE FUNCTION eros.advance_clock(step interval) RETURNS timestamptz
 COMMENT ON FUNCTION eros.advance_clock(interval) IS
 	'moves the time of EROS forward on the whole server, for tests: superusers only, and only with eros.developer = on; returns the new time. Error 42501 for others, 55000 without the setting, 22023 for a negative step';
 
+CREATE FUNCTION eros.freeze_clock() RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'eros_freeze_clock' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.freeze_clock() IS
+	'stops the time of EROS on the whole server until its restart, so that only eros.advance_clock() moves it, for tests; returns the time. Same rights and errors';
+
 ------------------------------------------------------------------------------
 -- Touch
 ------------------------------------------------------------------------------

@@ -74,16 +74,16 @@ enum
 /* A partition, by expiry. */
 typedef struct CachePartition
 {
-	Oid			relid;
-	Oid			index;			/* on (handler_id, user_id); looked up when needed */
-	int			bucket;
+	Oid relid;
+	Oid index; /* on (handler_id, user_id); looked up when needed */
+	int bucket;
 	TimestampTz lower;
 	TimestampTz upper;
 } CachePartition;
 
 static CachePartition *partitions = NULL;
-static int	npartitions = 0;
-static Oid	parent = InvalidOid;
+static int npartitions = 0;
+static Oid parent = InvalidOid;
 static bool partitions_valid = false;
 
 /* ------------------------------------------------------------------------
@@ -95,7 +95,7 @@ static bool partitions_valid = false;
 int
 eros_cache_bucket(int64 ttl_us)
 {
-	int			bucket = 0;
+	int bucket = 0;
 
 	while (ttl_us > ((int64) 4 * USECS_PER_HOUR) << bucket)
 		bucket++;
@@ -107,8 +107,8 @@ static TimestampTz
 partition_upper(int bucket, TimestampTz expires_at)
 {
 	/* PostgreSQL's epoch is at a full hour of Unix's, but not at a full span */
-	int64		offset = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	int64		width = (int64) USECS_PER_HOUR << bucket;
+	int64 offset = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	int64 width = (int64) USECS_PER_HOUR << bucket;
 
 	return ((expires_at + offset) / width + 1) * width - offset;
 }
@@ -128,7 +128,8 @@ compare_partitions(const void *a, const void *b)
 	TimestampTz ua = ((const CachePartition *) a)->upper;
 	TimestampTz ub = ((const CachePartition *) b)->upper;
 
-	return ua < ub ? 1 : ua > ub ? -1 : 0;
+	return ua < ub ? 1 : ua > ub ? -1
+								 : 0;
 }
 
 /* Makes sure that the list is up to date. */
@@ -136,7 +137,7 @@ static void
 load_partitions(void)
 {
 	static bool registered = false;
-	Relation	rel;
+	Relation rel;
 	PartitionDesc desc;
 
 	if (partitions_valid)
@@ -153,7 +154,7 @@ load_partitions(void)
 				 errmsg("extension \"eros\" is not installed in this database"),
 				 errhint("Run CREATE EXTENSION eros.")));
 	rel = table_open(parent, AccessShareLock);
-	partitions_valid = true;	/* unless it changes while we look */
+	partitions_valid = true; /* unless it changes while we look */
 	desc = eros_partition_desc(rel);
 	if (partitions)
 		pfree(partitions);
@@ -167,7 +168,7 @@ load_partitions(void)
 	 */
 	for (int i = 1; desc->nparts > 0 && i < desc->boundinfo->ndatums; i++)
 	{
-		int			part = desc->boundinfo->indexes[i];
+		int part = desc->boundinfo->indexes[i];
 
 		if (part < 0)
 			continue;
@@ -185,13 +186,13 @@ load_partitions(void)
 static Oid
 find_index(Relation heap)
 {
-	List	   *indexes = RelationGetIndexList(heap);
-	ListCell   *lc;
-	Oid			found = InvalidOid;
+	List *indexes = RelationGetIndexList(heap);
+	ListCell *lc;
+	Oid found = InvalidOid;
 
-	foreach(lc, indexes)
+	foreach (lc, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
 
 		if (index->rd_index->indisunique && index->rd_index->indnkeyatts == 2)
 			found = lfirst_oid(lc);
@@ -213,7 +214,7 @@ bytes_of(ErosDatabase *db, Oid relid)
 	for (int i = 0; i < EROS_MAX_PARTITIONS; i++)
 	{
 		ErosPartitionBytes *account = &db->partitions[i];
-		uint32		owner = pg_atomic_read_u32(&account->relid);
+		uint32 owner = pg_atomic_read_u32(&account->relid);
 
 		if (owner == relid)
 			return &account->bytes;
@@ -240,7 +241,7 @@ account_bytes(Oid relid, int64 bytes)
 uint64
 eros_cache_bytes(ErosDatabase *db)
 {
-	int64		bytes = 0;
+	int64 bytes = 0;
 
 	for (int i = 0; i < EROS_MAX_PARTITIONS; i++)
 	{
@@ -260,8 +261,8 @@ eros_cache_recount(void)
 	load_partitions();
 	for (int i = 0; i < EROS_MAX_PARTITIONS; i++)
 	{
-		uint32		relid = pg_atomic_read_u32(&db->partitions[i].relid);
-		bool		there = false;
+		uint32 relid = pg_atomic_read_u32(&db->partitions[i].relid);
+		bool there = false;
 
 		for (int p = 0; p < npartitions; p++)
 			there = there || partitions[p].relid == relid;
@@ -277,9 +278,9 @@ eros_cache_recount(void)
 				true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		bool		isnull;
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool isnull;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
 		pg_atomic_uint64 *account =
 			bytes_of(db, DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)));
 
@@ -299,7 +300,7 @@ read_window(ErosHandlerStats *stats, TimestampTz upper, bool create)
 	}
 	for (int i = 0; create && i < EROS_READ_WINDOWS; i++)
 	{
-		uint64		unused = 0;
+		uint64 unused = 0;
 
 		if (pg_atomic_compare_exchange_u64(&stats->windows[i].upper, &unused, (uint64) upper))
 			return &stats->windows[i];
@@ -314,7 +315,7 @@ mark_read(const ErosHandler *handler, const ErosKey *key, TimestampTz computed_a
 {
 	ErosReadWindow *window =
 		read_window(handler->stats, partition_upper(handler->bucket, expires_at), false);
-	uint64		hash = (key->lo ^ (key->hi << 1) ^ (uint64) computed_at) * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64 hash = (key->lo ^ (key->hi << 1) ^ (uint64) computed_at) * UINT64CONST(0x9E3779B97F4A7C15);
 	hyperLogLogState state;
 
 	if (window == NULL)
@@ -329,7 +330,7 @@ mark_read(const ErosHandler *handler, const ErosKey *key, TimestampTz computed_a
 Datum
 eros_close_partition(PG_FUNCTION_ARGS)
 {
-	int			bucket = PG_GETARG_INT16(0);
+	int bucket = PG_GETARG_INT16(0);
 	TimestampTz upper = PG_GETARG_TIMESTAMPTZ(1);
 	ErosConfig *config = eros_config();
 
@@ -338,8 +339,8 @@ eros_close_partition(PG_FUNCTION_ARGS)
 		ErosHandler *handler = &config->handlers[i];
 		ErosReadWindow *window;
 		hyperLogLogState state;
-		double		read;
-		uint64		stored;
+		double read;
+		uint64 stored;
 
 		if (handler->bucket != bucket)
 			continue;
@@ -377,12 +378,12 @@ key_array(const ErosKey *keys, int nkeys)
 static void
 account_returned(int sign)
 {
-	bool		isnull;
+	bool isnull;
 
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
 
 		account_bytes(DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)),
 					  sign * DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
@@ -394,10 +395,10 @@ static int
 delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, UUIDARRAYOID};
-	Datum		values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->bucket),
-	TimestampTzGetDatum(now), key_array(keys, nkeys)};
-	int			deleted;
+	Oid argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, UUIDARRAYOID};
+	Datum values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->bucket),
+					  TimestampTzGetDatum(now), key_array(keys, nkeys)};
+	int deleted;
 
 	eros_plan(&plan,
 			  "DELETE FROM eros.cache c WHERE c.bucket = $2 AND c.expires_at > $3"
@@ -420,20 +421,20 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 				 const ErosResults *results)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDARRAYOID,
-	JSONBARRAYOID};
+	Oid argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDARRAYOID,
+					  JSONBARRAYOID};
 	TimestampTz now = eros_now();
 	TimestampTz expires_at = now + handler->ttl_us;
-	Datum		values[6];
+	Datum values[6];
 	ErosReadWindow *window;
-	bool		have_partition = false;
+	bool have_partition = false;
 
 	/* normally partitions are made ahead of need */
 	load_partitions();
 	for (int i = 0; i < npartitions; i++)
 		have_partition = have_partition ||
-			(partitions[i].bucket == handler->bucket && partitions[i].lower <= expires_at &&
-			 expires_at < partitions[i].upper);
+						 (partitions[i].bucket == handler->bucket && partitions[i].lower <= expires_at &&
+						  expires_at < partitions[i].upper);
 	if (!have_partition)
 		SPI_execute("SELECT eros.create_partitions()", false, 0);
 
@@ -476,16 +477,16 @@ static bool
 probe_partition(CachePartition *part, const ErosHandler *handler, const pg_uuid_t *user,
 				TimestampTz now, Datum *value, TimestampTz *computed_at, TimestampTz *expires_at)
 {
-	Relation	heap = try_relation_open(part->relid, AccessShareLock);
-	Relation	index;
+	Relation heap = try_relation_open(part->relid, AccessShareLock);
+	Relation index;
 	IndexScanDesc scan;
 	ScanKeyData keys[2];
 	TupleTableSlot *slot;
-	bool		isnull;
-	bool		found = false;
+	bool isnull;
+	bool found = false;
 
 	if (heap == NULL)
-		return false;			/* dropped this moment: all in it has expired */
+		return false; /* dropped this moment: all in it has expired */
 	if (!OidIsValid(part->index))
 		part->index = find_index(heap);
 	if (!OidIsValid(part->index))
@@ -524,8 +525,8 @@ eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 	TimestampTz now = eros_now();
 	TimestampTz computed_at;
 	TimestampTz expires_at;
-	pg_uuid_t	user;
-	Datum		value = (Datum) 0;
+	pg_uuid_t user;
+	Datum value = (Datum) 0;
 
 	eros_key_to_uuid(key, &user);
 	load_partitions();
@@ -552,8 +553,8 @@ eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 static ErosHandler *
 handler_of(FunctionCallInfo fcinfo)
 {
-	char		name[NAMEDATALEN];
-	text	   *given = PG_GETARG_TEXT_PP(0);
+	char name[NAMEDATALEN];
+	text *given = PG_GETARG_TEXT_PP(0);
 
 	text_to_cstring_buffer(given, name, sizeof(name));
 	return eros_handler_by_name(name, false);
@@ -564,8 +565,8 @@ static Datum
 get_one(FunctionCallInfo fcinfo, ErosKey key)
 {
 	ErosHandler *handler = handler_of(fcinfo);
-	bool		found;
-	Datum		value = eros_cache_get(handler, &key, &found);
+	bool found;
+	Datum value = eros_cache_get(handler, &key, &found);
 
 	if (!found)
 		PG_RETURN_NULL();
@@ -592,22 +593,22 @@ get_many(FunctionCallInfo fcinfo, Oid element_type)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ErosHandler *handler = handler_of(fcinfo);
-	int			nkeys;
-	ErosKey    *keys = eros_keys_from_array(PG_GETARG_DATUM(1), element_type, &nkeys);
+	int nkeys;
+	ErosKey *keys = eros_keys_from_array(PG_GETARG_DATUM(1), element_type, &nkeys);
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < nkeys; i++)
 	{
-		bool		found;
-		Datum		row[2];
-		bool		nulls[2] = {false, false};
+		bool found;
+		Datum row[2];
+		bool nulls[2] = {false, false};
 
 		CHECK_FOR_INTERRUPTS();
 		row[1] = eros_cache_get(handler, &keys[i], &found);
 		if (!found)
 			continue;
 		row[0] = element_type == UUIDOID ? eros_key_get_datum(&keys[i])
-			: Int64GetDatum((int64) keys[i].lo);
+										 : Int64GetDatum((int64) keys[i].lo);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 		pfree(DatumGetPointer(row[1]));
 	}
@@ -634,7 +635,7 @@ invalidate(FunctionCallInfo fcinfo, ErosKey key)
 {
 	ErosHandler *handler = handler_of(fcinfo);
 	ErosRoleScope scope;
-	int			deleted;
+	int deleted;
 
 	eros_owner_begin(&scope);
 	deleted = delete_results(handler, &key, 1, eros_now());
@@ -674,8 +675,8 @@ eros_cache_partitions(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < npartitions; i++)
 	{
-		Datum		row[5];
-		bool		nulls[5] = {false};
+		Datum row[5];
+		bool nulls[5] = {false};
 		pg_atomic_uint64 *bytes = db ? bytes_of(db, partitions[i].relid) : NULL;
 
 		row[0] = ObjectIdGetDatum(partitions[i].relid);

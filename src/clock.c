@@ -5,7 +5,8 @@
  *
  * eros_now() is the time by which users idle and results expire.  A superuser
  * on a server with eros.developer = on can move it forward, so that a test
- * plays a day in a second; the offset is one word in shared memory.  CPU
+ * plays a day in a second, and stop it, so that a test plays it exactly; the
+ * offset, or the time at which it stands, is one word in shared memory.  CPU
  * shares go by the monotonic clock, which nobody moves.
  *
  *-------------------------------------------------------------------------
@@ -21,11 +22,16 @@
 
 PG_FUNCTION_INFO_V1(eros_now_sql);
 PG_FUNCTION_INFO_V1(eros_advance_clock);
+PG_FUNCTION_INFO_V1(eros_freeze_clock);
 
 /* The time of EROS. */
 TimestampTz
 eros_now(void)
 {
+	uint64 frozen = pg_atomic_read_u64(&eros_shared->clock_frozen_at);
+
+	if (unlikely(frozen != 0))
+		return (TimestampTz) frozen;
 	return GetCurrentTimestamp() + (int64) pg_atomic_read_u64(&eros_shared->clock_offset_us);
 }
 
@@ -61,13 +67,10 @@ eros_now_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(eros_now());
 }
 
-/* advance_clock(step interval) returns timestamptz */
-Datum
-eros_advance_clock(PG_FUNCTION_ARGS)
+/* Refuses whoever may not change the time. */
+static void
+check_may_change_clock(void)
 {
-	Interval   *step = PG_GETARG_INTERVAL_P(0);
-	int64		step_us;
-
 	eros_check_loaded();
 	if (!superuser())
 		ereport(ERROR,
@@ -78,6 +81,16 @@ eros_advance_clock(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the time of EROS cannot be moved on this server"),
 				 errhint("Set eros.developer = on and restart; never on a production server.")));
+}
+
+/* advance_clock(step interval) returns timestamptz */
+Datum
+eros_advance_clock(PG_FUNCTION_ARGS)
+{
+	Interval *step = PG_GETARG_INTERVAL_P(0);
+	int64 step_us;
+
+	check_may_change_clock();
 	if (step->month != 0 || step->day > 36500 || step->day < -36500 ||
 		step->time > (int64) 36500 * USECS_PER_DAY)
 		ereport(ERROR,
@@ -90,6 +103,8 @@ eros_advance_clock(PG_FUNCTION_ARGS)
 				 errmsg("the time of EROS can only be moved forward")));
 
 	pg_atomic_fetch_add_u64(&eros_shared->clock_offset_us, step_us);
+	if (pg_atomic_read_u64(&eros_shared->clock_frozen_at) != 0)
+		pg_atomic_fetch_add_u64(&eros_shared->clock_frozen_at, step_us);
 
 	/* what was due later may be due now */
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
@@ -97,4 +112,16 @@ eros_advance_clock(PG_FUNCTION_ARGS)
 		eros_set_latch_of_scheduler(&eros_databases[i]);
 	LWLockRelease(eros_shared->lock);
 	PG_RETURN_TIMESTAMPTZ(eros_now());
+}
+
+/* freeze_clock() returns timestamptz */
+Datum
+eros_freeze_clock(PG_FUNCTION_ARGS)
+{
+	TimestampTz now;
+
+	check_may_change_clock();
+	now = eros_now();
+	pg_atomic_write_u64(&eros_shared->clock_frozen_at, (uint64) now);
+	PG_RETURN_TIMESTAMPTZ(now);
 }

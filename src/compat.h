@@ -29,21 +29,21 @@
  * asked for while the library loads.
  */
 #if PG_VERSION_NUM >= 150000
-#define eros_install_shmem_request(function)                                                       \
-	do                                                                                             \
-	{                                                                                              \
-		prev_shmem_request_hook = shmem_request_hook;                                              \
-		shmem_request_hook = (function);                                                           \
+#define eros_install_shmem_request(function)          \
+	do                                                \
+	{                                                 \
+		prev_shmem_request_hook = shmem_request_hook; \
+		shmem_request_hook = (function);              \
 	} while (0)
-#define eros_chain_shmem_request()                                                                 \
-	do                                                                                             \
-	{                                                                                              \
-		if (prev_shmem_request_hook)                                                               \
-			prev_shmem_request_hook();                                                             \
+#define eros_chain_shmem_request()     \
+	do                                 \
+	{                                  \
+		if (prev_shmem_request_hook)   \
+			prev_shmem_request_hook(); \
 	} while (0)
 #else
-typedef void (*shmem_request_hook_type) (void);
-#define eros_install_shmem_request(function) (function) ()
+typedef void (*shmem_request_hook_type)(void);
+#define eros_install_shmem_request(function) (function)()
 #define eros_chain_shmem_request() ((void) prev_shmem_request_hook)
 #endif
 
@@ -73,16 +73,16 @@ extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
 
 /* Since 14, a utility hook is told whether the tree may be scribbled on. */
 #if PG_VERSION_NUM >= 140000
-#define EROS_UTILITY_ARGS                                                                          \
-	PlannedStmt *pstmt, const char *query_string, bool read_only_tree,                             \
-		ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env,          \
+#define EROS_UTILITY_ARGS                                                                 \
+	PlannedStmt *pstmt, const char *query_string, bool read_only_tree,                    \
+		ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env, \
 		DestReceiver *dest, QueryCompletion *qc
-#define EROS_UTILITY_CALL                                                                          \
+#define EROS_UTILITY_CALL \
 	pstmt, query_string, read_only_tree, context, params, query_env, dest, qc
 #else
-#define EROS_UTILITY_ARGS                                                                          \
-	PlannedStmt *pstmt, const char *query_string, ProcessUtilityContext context,                   \
-		ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest,                     \
+#define EROS_UTILITY_ARGS                                                        \
+	PlannedStmt *pstmt, const char *query_string, ProcessUtilityContext context, \
+		ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest,   \
 		QueryCompletion *qc
 #define EROS_UTILITY_CALL pstmt, query_string, context, params, query_env, dest, qc
 #endif
@@ -110,4 +110,4 @@ extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
 #define eros_name_list(name) stringToQualifiedNameList((name), NULL)
 #endif
 
-#endif							/* EROS_COMPAT_H */
+#endif /* EROS_COMPAT_H */

@@ -67,11 +67,11 @@ set_by_pg_cron(bool by_pg_cron)
 static void
 databases_with_eros(Datum *values)
 {
-	Datum	   *oids = palloc(sizeof(Datum) * eros_max_databases);
-	Datum	   *names = palloc(sizeof(Datum) * eros_max_databases);
-	Oid		   *found = palloc(sizeof(Oid) * eros_max_databases);
-	int			nfound = 0;
-	int			n = 0;
+	Datum *oids = palloc(sizeof(Datum) * eros_max_databases);
+	Datum *names = palloc(sizeof(Datum) * eros_max_databases);
+	Oid *found = palloc(sizeof(Oid) * eros_max_databases);
+	int nfound = 0;
+	int n = 0;
 
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	for (int i = 0; i < eros_max_databases; i++)
@@ -82,7 +82,7 @@ databases_with_eros(Datum *values)
 	LWLockRelease(eros_shared->lock);
 	for (int i = 0; i < nfound; i++)
 	{
-		char	   *name = get_database_name(found[i]);
+		char *name = get_database_name(found[i]);
 
 		if (name == NULL)
 			continue;
@@ -98,7 +98,7 @@ databases_with_eros(Datum *values)
 static void
 execute_for_databases(Datum *values, const char *sql)
 {
-	Oid			argtypes[] = {OIDARRAYOID, TEXTARRAYOID};
+	Oid argtypes[] = {OIDARRAYOID, TEXTARRAYOID};
 
 	SPI_execute_with_args(sql, 2, argtypes, values, NULL, false, 0);
 }
@@ -107,7 +107,7 @@ execute_for_databases(Datum *values, const char *sql)
 static void
 reconcile(void)
 {
-	Datum		values[2];
+	Datum values[2];
 
 	databases_with_eros(values);
 	execute_for_databases(values,
@@ -131,8 +131,8 @@ void
 eros_cron_main(Datum arg)
 {
 	const char *database = GetConfigOption("cron.database_name", true, false);
-	Oid			dboid;
-	bool		there = false;
+	Oid dboid;
+	bool there = false;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
@@ -163,7 +163,7 @@ eros_use_pg_cron(PG_FUNCTION_ARGS)
 {
 	const char *database = GetConfigOption("cron.database_name", true, false);
 	ErosDatabase *db;
-	uint32		request;
+	uint32 request;
 
 	eros_check_loaded();
 	if (database == NULL)

@@ -44,24 +44,24 @@ ErosDatabase *eros_databases = NULL;
 ErosWorker *eros_workers_array = NULL;
 ErosHandlerStats *eros_handlers_array = NULL;
 
-bool		eros_enabled = true;
-bool		eros_developer = false;
-int			eros_workers = 1;
-int			eros_max_workers = 16;
-int			eros_max_databases = 64;
-int			eros_max_handlers = 128;
-int			eros_tracker_memory_kb = 65536;
-int			eros_quantum_ms = 100;
-double		eros_cpu_cap = 95;
-int			eros_cpu_cores = 0;
-int			eros_sweep_interval_ms = 5000;
-int			eros_maintenance_interval_s = 300;
-int			eros_max_idle_s = 30 * 86400;
-int			eros_cache_limit_kb = 1024 * 1024;
-int			eros_max_result_size = 50 * 1024;
-int			eros_retry_delay_ms = 60000;
-int			eros_retry_delay_max_ms = 3600000;
-int			eros_worker_idle_timeout_ms = 10000;
+bool eros_enabled = true;
+bool eros_developer = false;
+int eros_workers = 1;
+int eros_max_workers = 16;
+int eros_max_databases = 64;
+int eros_max_handlers = 128;
+int eros_tracker_memory_kb = 65536;
+int eros_quantum_ms = 100;
+double eros_cpu_cap = 95;
+int eros_cpu_cores = 0;
+int eros_sweep_interval_ms = 5000;
+int eros_maintenance_interval_s = 300;
+int eros_max_idle_s = 30 * 86400;
+int eros_cache_limit_kb = 1024 * 1024;
+int eros_max_result_size = 50 * 1024;
+int eros_retry_delay_ms = 60000;
+int eros_retry_delay_max_ms = 3600000;
+int eros_worker_idle_timeout_ms = 10000;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -70,15 +70,15 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 typedef struct CommitAction
 {
 	pg_atomic_uint64 *counter;
-	int64		delta;
-	int			nest_level;
+	int64 delta;
+	int nest_level;
 } CommitAction;
 
 static CommitAction *commit_actions = NULL;
-static int	ncommit_actions = 0;
-static int	max_commit_actions = 0;
-static int	config_changed_level = 0;	/* 0: not changed */
-static int	announced_level = 0;
+static int ncommit_actions = 0;
+static int max_commit_actions = 0;
+static int config_changed_level = 0; /* 0: not changed */
+static int announced_level = 0;
 
 static void define_settings(void);
 static void request_shmem(void);
@@ -189,7 +189,7 @@ define_settings(void)
 static Size
 slots_size(void)
 {
-	Size		size = MAXALIGN(sizeof(ErosShared));
+	Size size = MAXALIGN(sizeof(ErosShared));
 
 	size = add_size(size, mul_size(eros_max_databases, sizeof(ErosDatabase)));
 	size = add_size(size, mul_size(eros_max_workers, sizeof(ErosWorker)));
@@ -216,8 +216,8 @@ request_shmem(void)
 static void
 startup_shmem(void)
 {
-	bool		found;
-	char	   *memory;
+	bool found;
+	char *memory;
 
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
@@ -373,7 +373,7 @@ eros_forget_database(Oid dboid)
 void
 eros_set_latch_of_scheduler(ErosDatabase *db)
 {
-	Latch	   *latch = db->scheduler_latch;
+	Latch *latch = db->scheduler_latch;
 
 	if (OidIsValid(db->dboid) && latch != NULL)
 		SetLatch(latch);
@@ -390,11 +390,11 @@ eros_count(pg_atomic_uint64 *counter, int64 delta)
 Oid
 eros_extension_owner(void)
 {
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			owner = InvalidOid;
+	HeapTuple tuple;
+	Oid owner = InvalidOid;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("eros"));
@@ -422,7 +422,7 @@ eros_role_begin(ErosRoleScope *scope, Oid role)
 	GetUserIdAndSecContext(&scope->save_user, &scope->save_context);
 	scope->guc_level = NewGUCNestLevel();
 	SetUserIdAndSecContext(role, scope->save_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
+									 SECURITY_RESTRICTED_OPERATION);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 }
@@ -441,7 +441,7 @@ eros_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *argtypes)
 {
 	if (*plan == NULL)
 	{
-		SPIPlanPtr	prepared = SPI_prepare(sql, nargs, argtypes);
+		SPIPlanPtr prepared = SPI_prepare(sql, nargs, argtypes);
 
 		if (prepared == NULL)
 			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -475,7 +475,7 @@ eros_owner_end(ErosRoleScope *scope)
 void
 eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta)
 {
-	int			level = GetCurrentTransactionNestLevel();
+	int level = GetCurrentTransactionNestLevel();
 
 	if (delta == 0)
 		return;
@@ -537,6 +537,9 @@ at_transaction_end(XactEvent event, void *arg)
 			eros_count(commit_actions[i].counter, commit_actions[i].delta);
 		if (config_changed_level > 0 || announced_level > 0)
 		{
+			/* what is known of an extension that was dropped is not about this one */
+			if (announced_level > 0)
+				eros_forget_database(MyDatabaseId);
 			db = eros_database_slot(MyDatabaseId, announced_level > 0);
 			if (db != NULL)
 			{
@@ -556,7 +559,7 @@ at_transaction_end(XactEvent event, void *arg)
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
 {
-	int			level = GetCurrentTransactionNestLevel();
+	int level = GetCurrentTransactionNestLevel();
 
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{

@@ -48,8 +48,8 @@
  */
 typedef struct ErosKey
 {
-	uint64		hi;
-	uint64		lo;
+	uint64 hi;
+	uint64 lo;
 } ErosKey;
 
 typedef enum ErosKeyType
@@ -74,7 +74,7 @@ eros_key_compare(const ErosKey *a, const ErosKey *b)
 	return 0;
 }
 
-extern int	eros_key_qsort_compare(const void *a, const void *b);
+extern int eros_key_qsort_compare(const void *a, const void *b);
 extern ErosKey eros_key_from_bigint(int64 user);
 extern ErosKey eros_key_from_uuid(const pg_uuid_t *uuid);
 extern ErosKey eros_key_from_stored(const pg_uuid_t *uuid);
@@ -100,21 +100,21 @@ extern uint64 eros_process_cpu_ns(void);
 /* What is known of a database. */
 typedef enum ErosDatabaseState
 {
-	EROS_DB_FREE = 0,			/* the slot is unused */
-	EROS_DB_PROBE,				/* look whether the extension is there */
-	EROS_DB_RUNNING,			/* it is, and the scheduler runs */
-	EROS_DB_ABSENT				/* it is not; the launcher frees the slot */
+	EROS_DB_FREE = 0, /* the slot is unused */
+	EROS_DB_PROBE,	  /* look whether the extension is there */
+	EROS_DB_RUNNING,  /* it is, and the scheduler runs */
+	EROS_DB_ABSENT	  /* it is not; the launcher frees the slot */
 } ErosDatabaseState;
 
 typedef struct ErosPhaseCounters
 {
-	pg_atomic_uint64 users;		/* idle users in this phase now */
-	pg_atomic_uint64 transitions;	/* crossings into this phase */
+	pg_atomic_uint64 users;		  /* idle users in this phase now */
+	pg_atomic_uint64 transitions; /* crossings into this phase */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
-	pg_atomic_uint64 cpu_granted_ns;	/* the share of the time with work to do */
-	pg_atomic_uint64 cpu_used_ns;	/* by batches of this phase */
-	pg_atomic_uint64 throttled_ns;	/* pauses that paid for it */
+	pg_atomic_uint64 cpu_granted_ns; /* the share of the time with work to do */
+	pg_atomic_uint64 cpu_used_ns;	 /* by batches of this phase */
+	pg_atomic_uint64 throttled_ns;	 /* pauses that paid for it */
 } ErosPhaseCounters;
 
 typedef struct ErosPartitionBytes
@@ -130,24 +130,24 @@ typedef struct ErosPartitionBytes
  */
 typedef struct ErosDatabase
 {
-	Oid			dboid;			/* InvalidOid: free */
+	Oid dboid; /* InvalidOid: free */
 	ErosDatabaseState state;
-	pid_t		scheduler_pid;
-	Latch	   *scheduler_latch;
-	pid_t		held_by;		/* backend whose DDL keeps EROS out, or 0 */
-	bool		no_worker_slot; /* max_worker_processes is exhausted */
-	bool		by_pg_cron;		/* pg_cron has this database's maintenance */
+	pid_t scheduler_pid;
+	Latch *scheduler_latch;
+	pid_t held_by;		 /* backend whose DDL keeps EROS out, or 0 */
+	bool no_worker_slot; /* max_worker_processes is exhausted */
+	bool by_pg_cron;	 /* pg_cron has this database's maintenance */
 
 	pg_atomic_uint64 config_generation; /* raised when phases or handlers change */
-	pg_atomic_uint32 wants_room;	/* a touch found its partition full */
-	pg_atomic_uint32 dozing;	/* the scheduler sleeps long: a return wakes it */
+	pg_atomic_uint32 wants_room;		/* a touch found its partition full */
+	pg_atomic_uint32 dozing;			/* the scheduler sleeps long: a return wakes it */
 	pg_atomic_uint64 touches_spilled;	/* touches that went to the table */
-	pg_atomic_uint64 touches_lost;	/* ... and could not: read-only, map full */
-	pg_atomic_uint64 returns;		/* users whose return was noticed */
-	pg_atomic_uint64 halts;			/* batches interrupted by a return */
-	pg_atomic_uint64 users_spilled; /* active users kept in the table */
+	pg_atomic_uint64 touches_lost;		/* ... and could not: read-only, map full */
+	pg_atomic_uint64 returns;			/* users whose return was noticed */
+	pg_atomic_uint64 halts;				/* batches interrupted by a return */
+	pg_atomic_uint64 users_spilled;		/* active users kept in the table */
 	pg_atomic_uint64 scheduler_cpu_ns;
-	pg_atomic_uint64 last_sweep;	/* TimestampTz */
+	pg_atomic_uint64 last_sweep; /* TimestampTz */
 	pg_atomic_uint64 last_maintenance;
 	pg_atomic_uint64 evicted;
 
@@ -183,22 +183,22 @@ typedef enum ErosWorkerActivity
  */
 typedef struct ErosWorker
 {
-	Oid			dboid;			/* InvalidOid: free */
-	int			number;			/* 1, 2, ... within its database */
-	uint32		ticket;			/* tells a worker that the slot is still meant for it */
-	pid_t		pid;			/* 0: not up yet */
-	Latch	   *latch;
+	Oid dboid;	   /* InvalidOid: free */
+	int number;	   /* 1, 2, ... within its database */
+	uint32 ticket; /* tells a worker that the slot is still meant for it */
+	pid_t pid;	   /* 0: not up yet */
+	Latch *latch;
 
 	pg_atomic_uint64 batch_word;
-	int			nkeys;
-	ErosKey		keys[EROS_MAX_BATCH];	/* sorted */
+	int nkeys;
+	ErosKey keys[EROS_MAX_BATCH]; /* sorted */
 
 	/* for the status only: written by the worker, read by anybody */
 	pg_atomic_uint32 activity;
 	pg_atomic_uint32 handler_id;
 	pg_atomic_uint32 phase;
-	pg_atomic_uint64 batch_start;	/* TimestampTz */
-	pg_atomic_uint64 started;		/* TimestampTz */
+	pg_atomic_uint64 batch_start; /* TimestampTz */
+	pg_atomic_uint64 started;	  /* TimestampTz */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
 	pg_atomic_uint64 cpu_used_ns;
@@ -210,9 +210,9 @@ typedef struct ErosWorker
 /* Which results of one cache partition were read: a HyperLogLog. */
 typedef struct ErosReadWindow
 {
-	pg_atomic_uint64 upper;		/* the partition's upper bound; 0: unused */
+	pg_atomic_uint64 upper; /* the partition's upper bound; 0: unused */
 	pg_atomic_uint64 stored;
-	uint8		registers[1 << EROS_READ_BITS];
+	uint8 registers[1 << EROS_READ_BITS];
 } ErosReadWindow;
 
 /*
@@ -221,35 +221,36 @@ typedef struct ErosReadWindow
  */
 typedef struct ErosHandlerStats
 {
-	Oid			dboid;			/* InvalidOid: free */
-	int32		handler_id;
-	pg_atomic_uint64 pending;	/* jobs */
-	pg_atomic_uint64 failed;	/* jobs */
+	Oid dboid; /* InvalidOid: free */
+	int32 handler_id;
+	pg_atomic_uint64 pending; /* jobs */
+	pg_atomic_uint64 failed;  /* jobs */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
 	pg_atomic_uint64 batches_failed;
 	pg_atomic_uint64 batches_halted;
 	pg_atomic_uint64 cpu_used_ns;
 	pg_atomic_uint64 cpu_halted_ns; /* lost to halts */
-	pg_atomic_uint64 cost_ns;	/* per user, moving average; 0: unknown */
+	pg_atomic_uint64 cost_ns;		/* per user, moving average; 0: unknown */
 	pg_atomic_uint64 stored;
 	pg_atomic_uint64 hits;
 	pg_atomic_uint64 misses;
-	pg_atomic_uint64 unread;	/* expired without having been read */
-	pg_atomic_uint64 closed;	/* results in the partitions behind 'unread' */
+	pg_atomic_uint64 unread; /* expired without having been read */
+	pg_atomic_uint64 closed; /* results in the partitions behind 'unread' */
 	ErosReadWindow windows[EROS_READ_WINDOWS];
 } ErosHandlerStats;
 
 typedef struct ErosShared
 {
-	LWLock	   *lock;			/* the slot lock */
-	pid_t		launcher_pid;
-	Latch	   *launcher_latch;
+	LWLock *lock; /* the slot lock */
+	pid_t launcher_pid;
+	Latch *launcher_latch;
 	pg_atomic_uint64 clock_offset_us;	/* developers' moved time */
-	pg_atomic_uint64 generation;	/* the newest config_generation of any database */
+	pg_atomic_uint64 clock_frozen_at;	/* the time at which it stands; 0: it goes */
+	pg_atomic_uint64 generation;		/* the newest config_generation of any database */
 	pg_atomic_uint64 cap_allowed_at_ns; /* the hard cap's bucket */
-	pg_atomic_uint32 cron_request;	/* raised to have pg_cron's jobs reconciled */
-	pg_atomic_uint32 cron_done; /* the last request that was carried out */
+	pg_atomic_uint32 cron_request;		/* raised to have pg_cron's jobs reconciled */
+	pg_atomic_uint32 cron_done;			/* the last request that was carried out */
 	TimestampTz started;
 } ErosShared;
 
@@ -268,14 +269,14 @@ extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_config_changed_on_commit(void);
-extern Oid	eros_extension_owner(void);
+extern Oid eros_extension_owner(void);
 
 /* Another role's rights and a safe search_path, until the end of the scope. */
 typedef struct ErosRoleScope
 {
-	Oid			save_user;
-	int			save_context;
-	int			guc_level;
+	Oid save_user;
+	int save_context;
+	int guc_level;
 } ErosRoleScope;
 
 extern void eros_role_begin(ErosRoleScope *scope, Oid role);
@@ -289,22 +290,22 @@ extern void eros_owner_end(ErosRoleScope *scope);
  */
 extern bool eros_enabled;
 extern bool eros_developer;
-extern int	eros_workers;
-extern int	eros_max_workers;
-extern int	eros_max_databases;
-extern int	eros_max_handlers;
-extern int	eros_tracker_memory_kb;
-extern int	eros_quantum_ms;
+extern int eros_workers;
+extern int eros_max_workers;
+extern int eros_max_databases;
+extern int eros_max_handlers;
+extern int eros_tracker_memory_kb;
+extern int eros_quantum_ms;
 extern double eros_cpu_cap;
-extern int	eros_cpu_cores;
-extern int	eros_sweep_interval_ms;
-extern int	eros_maintenance_interval_s;
-extern int	eros_max_idle_s;
-extern int	eros_cache_limit_kb;
-extern int	eros_max_result_size;
-extern int	eros_retry_delay_ms;
-extern int	eros_retry_delay_max_ms;
-extern int	eros_worker_idle_timeout_ms;
+extern int eros_cpu_cores;
+extern int eros_sweep_interval_ms;
+extern int eros_maintenance_interval_s;
+extern int eros_max_idle_s;
+extern int eros_cache_limit_kb;
+extern int eros_max_result_size;
+extern int eros_retry_delay_ms;
+extern int eros_retry_delay_max_ms;
+extern int eros_worker_idle_timeout_ms;
 
 /* ------------------------------------------------------------------------
  * Active users (tracker.c)
@@ -312,42 +313,42 @@ extern int	eros_worker_idle_timeout_ms;
  */
 typedef struct ErosIdleUser
 {
-	ErosKey		key;
+	ErosKey key;
 	TimestampTz last_seen;
-	bool		returned;		/* a row and jobs of before may still be there */
+	bool returned; /* a row and jobs of before may still be there */
 } ErosIdleUser;
 
 /* What a look at one partition of the map found. */
 typedef struct ErosTrackerScan
 {
-	TimestampTz idle_before;	/* in: users last seen at or before are idle */
-	ErosIdleUser *idle;			/* out: marked as being swept */
-	int			nidle;
-	int			max_idle;		/* in: the room in idle[] */
-	ErosKey    *returned;		/* out: users who came anew; NULL: not asked */
-	int			nreturned;
-	int			max_returned;
-	TimestampTz oldest;			/* out: the oldest last_seen that stays */
-	bool		complete;		/* out: false when there was no room */
+	TimestampTz idle_before; /* in: users last seen at or before are idle */
+	ErosIdleUser *idle;		 /* out: marked as being swept */
+	int nidle;
+	int max_idle;	   /* in: the room in idle[] */
+	ErosKey *returned; /* out: users who came anew; NULL: not asked */
+	int nreturned;
+	int max_returned;
+	TimestampTz oldest; /* out: the oldest last_seen that stays */
+	bool complete;		/* out: false when there was no room */
 } ErosTrackerScan;
 
 typedef struct ErosTrackerSize
 {
-	uint64		users;			/* of all databases */
-	uint64		capacity;
-	uint64		bytes_used;		/* memory that has been touched */
-	uint64		bytes_reserved;
+	uint64 users; /* of all databases */
+	uint64 capacity;
+	uint64 bytes_used; /* memory that has been touched */
+	uint64 bytes_reserved;
 } ErosTrackerSize;
 
 extern Size eros_tracker_shmem_size(void);
 extern void eros_tracker_shmem_init(void);
 extern bool eros_tracker_is_active(Oid dboid, const ErosKey *key);
 extern bool eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned);
-extern int	eros_tracker_npartitions(void);
+extern int eros_tracker_npartitions(void);
 extern bool eros_tracker_has_returned(int partition);
 extern void eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan);
 extern bool eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid);
-extern int	eros_tracker_remove_swept(Oid dboid, const ErosIdleUser *users, int nusers);
+extern int eros_tracker_remove_swept(Oid dboid, const ErosIdleUser *users, int nusers);
 extern void eros_tracker_unmark_swept(Oid dboid, const ErosIdleUser *users, int nusers);
 extern void eros_tracker_clear_returned(Oid dboid, const ErosKey *keys, int nkeys);
 extern void eros_tracker_forget_database(Oid dboid);
@@ -371,51 +372,51 @@ extern bool eros_halt_is_pending(ErosWorker *worker);
  */
 typedef struct ErosPhase
 {
-	int			phase;
-	int64		idle_after_us;
-	double		cpu_percent;
-	int			batch_size;
+	int phase;
+	int64 idle_after_us;
+	double cpu_percent;
+	int batch_size;
 } ErosPhase;
 
 typedef struct ErosHandler
 {
-	int32		handler_id;
-	char		name[NAMEDATALEN];
-	char	   *function;		/* qualified, quoted, with its argument type */
-	Oid			function_oid;	/* as registered */
+	int32 handler_id;
+	char name[NAMEDATALEN];
+	char *function;	  /* qualified, quoted, with its argument type */
+	Oid function_oid; /* as registered */
 	ErosKeyType key_type;
-	int			phase;
-	int64		ttl_us;
-	int			bucket;			/* its class of cache partitions */
-	int			max_attempts;
-	int			timeout_ms;
-	Oid			owner;
-	bool		enabled;
+	int phase;
+	int64 ttl_us;
+	int bucket; /* its class of cache partitions */
+	int max_attempts;
+	int timeout_ms;
+	Oid owner;
+	bool enabled;
 	ErosHandlerStats *stats;
 
-	bool		has_error;		/* it could not be called when last tried */
+	bool has_error; /* it could not be called when last tried */
 
 	/* this process's own */
-	struct _SPI_plan *plan;		/* the call, prepared as the owner */
-	uint64		retry_at_ns;	/* not before, when it could not be called at all */
+	struct _SPI_plan *plan; /* the call, prepared as the owner */
+	uint64 retry_at_ns;		/* not before, when it could not be called at all */
 } ErosHandler;
 
 /* This process's copy of eros.phase and eros.handler. */
 typedef struct ErosConfig
 {
-	uint64		generation;		/* 0: not loaded */
-	int			nphases;
-	ErosPhase	phases[EROS_MAX_PHASES];	/* by phase */
-	int			nhandlers;
+	uint64 generation; /* 0: not loaded */
+	int nphases;
+	ErosPhase phases[EROS_MAX_PHASES]; /* by phase */
+	int nhandlers;
 	ErosHandler *handlers;
 } ErosConfig;
 
 /* The rows that a handler's call returned, checked. */
 typedef struct ErosResults
 {
-	int			nrows;
-	ErosKey    *keys;
-	Datum	   *values;			/* jsonb */
+	int nrows;
+	ErosKey *keys;
+	Datum *values; /* jsonb */
 } ErosResults;
 
 extern ErosConfig *eros_config(void);
@@ -436,15 +437,15 @@ extern void eros_handler_note_error(const ErosHandler *handler, const char *mess
 /* A job that a worker has claimed: its row is locked by the transaction. */
 typedef struct ErosJob
 {
-	ErosKey		key;
+	ErosKey key;
 	ItemPointerData ctid;
 } ErosJob;
 
 typedef struct ErosClaim
 {
-	int			njobs;
-	ErosJob    *jobs;			/* sorted by key */
-	ErosKey    *keys;			/* the same keys */
+	int njobs;
+	ErosJob *jobs; /* sorted by key */
+	ErosKey *keys; /* the same keys */
 } ErosClaim;
 
 extern struct _SPI_plan *eros_plan(struct _SPI_plan **plan, const char *sql, int nargs,
@@ -468,7 +469,7 @@ extern void eros_queue_recount(void);
 /* Results are refreshed when less than this part of their lifetime is left. */
 #define EROS_REFRESH_LEAD(ttl_us) ((ttl_us) / 10)
 
-extern int	eros_cache_bucket(int64 ttl_us);
+extern int eros_cache_bucket(int64 ttl_us);
 extern void eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 							 const ErosResults *results);
 extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found);
@@ -477,9 +478,9 @@ extern void eros_cache_recount(void);
 
 extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);
 extern void eros_governor_charge(ErosWorker *worker, const ErosPhase *phase, uint64 cpu_ns);
-extern int	eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler);
+extern int eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler);
 extern void eros_governor_learn(const ErosHandler *handler, int nusers, uint64 cpu_ns);
-extern int	eros_governor_cores(void);
+extern int eros_governor_cores(void);
 
 /* What a scheduler remembers between two sweeps. */
 typedef struct ErosSweep ErosSweep;
@@ -504,4 +505,4 @@ extern PGDLLEXPORT void eros_scheduler_main(Datum arg);
 extern PGDLLEXPORT void eros_worker_main(Datum arg);
 extern PGDLLEXPORT void eros_cron_main(Datum arg);
 
-#endif							/* EROS_H */
+#endif /* EROS_H */

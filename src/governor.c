@@ -34,7 +34,7 @@
 int
 eros_governor_cores(void)
 {
-	long		online;
+	long online;
 
 	if (eros_cpu_cores > 0)
 		return eros_cpu_cores;
@@ -46,9 +46,9 @@ eros_governor_cores(void)
 uint64
 eros_governor_wait_ns(ErosWorker *worker, int phase)
 {
-	uint64		now = eros_monotonic_ns();
-	uint64		allowed = Max(pg_atomic_read_u64(&worker->allowed_at_ns[phase]),
-							  pg_atomic_read_u64(&eros_shared->cap_allowed_at_ns));
+	uint64 now = eros_monotonic_ns();
+	uint64 allowed = Max(pg_atomic_read_u64(&worker->allowed_at_ns[phase]),
+						 pg_atomic_read_u64(&eros_shared->cap_allowed_at_ns));
 
 	return allowed > now ? allowed - now : 0;
 }
@@ -57,10 +57,10 @@ eros_governor_wait_ns(ErosWorker *worker, int phase)
 static void
 charge_bucket(pg_atomic_uint64 *bucket, uint64 now, uint64 cpu_ns, double share)
 {
-	uint64		cost = (uint64) Min((double) cpu_ns / share, (double) MAX_DEBT_NS);
-	uint64		start = now - Min(cpu_ns, now);
-	uint64		old = pg_atomic_read_u64(bucket);
-	uint64		new;
+	uint64 cost = (uint64) Min((double) cpu_ns / share, (double) MAX_DEBT_NS);
+	uint64 start = now - Min(cpu_ns, now);
+	uint64 old = pg_atomic_read_u64(bucket);
+	uint64 new;
 
 	do
 	{
@@ -76,12 +76,12 @@ static uint64
 granted_ns(const ErosPhase *phase, uint64 now, uint64 cpu_ns, uint64 allowed, double share)
 {
 	static uint64 last_charge[EROS_MAX_PHASES + 1];
-	uint64		last = last_charge[phase->phase];
-	uint64		elapsed = now - last;
+	uint64 last = last_charge[phase->phase];
+	uint64 elapsed = now - last;
 
 	last_charge[phase->phase] = now;
 	if (last == 0 || now > allowed + cpu_ns + UINT64CONST(100000000))
-		elapsed = (uint64) (cpu_ns / share);	/* it had nothing to do for a while */
+		elapsed = (uint64) (cpu_ns / share); /* it had nothing to do for a while */
 	return (uint64) (elapsed * share);
 }
 
@@ -90,9 +90,9 @@ void
 eros_governor_charge(ErosWorker *worker, const ErosPhase *phase, uint64 cpu_ns)
 {
 	ErosDatabase *db = eros_my_database();
-	uint64		now = eros_monotonic_ns();
-	double		share = Min(phase->cpu_percent, eros_cpu_cap) / 100.0;
-	uint64		allowed = pg_atomic_read_u64(&worker->allowed_at_ns[phase->phase]);
+	uint64 now = eros_monotonic_ns();
+	double share = Min(phase->cpu_percent, eros_cpu_cap) / 100.0;
+	uint64 allowed = pg_atomic_read_u64(&worker->allowed_at_ns[phase->phase]);
 
 	charge_bucket(&worker->allowed_at_ns[phase->phase], now, cpu_ns, share);
 	charge_bucket(&eros_shared->cap_allowed_at_ns, now, cpu_ns,
@@ -110,8 +110,8 @@ eros_governor_charge(ErosWorker *worker, const ErosPhase *phase, uint64 cpu_ns)
 int
 eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler)
 {
-	uint64		cost_ns = pg_atomic_read_u64(&handler->stats->cost_ns);
-	uint64		quantum_ns = (uint64) eros_quantum_ms * 1000000;
+	uint64 cost_ns = pg_atomic_read_u64(&handler->stats->cost_ns);
+	uint64 quantum_ns = (uint64) eros_quantum_ms * 1000000;
 
 	/* nothing is known: feel one's way */
 	if (cost_ns == 0)
@@ -123,8 +123,8 @@ eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler)
 void
 eros_governor_learn(const ErosHandler *handler, int nusers, uint64 cpu_ns)
 {
-	uint64		old = pg_atomic_read_u64(&handler->stats->cost_ns);
-	double		cost = (double) cpu_ns / Max(nusers, 1);
+	uint64 old = pg_atomic_read_u64(&handler->stats->cost_ns);
+	double cost = (double) cpu_ns / Max(nusers, 1);
 
 	if (old != 0)
 		cost = old + COST_WEIGHT * (cost - old);

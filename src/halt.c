@@ -42,7 +42,7 @@ static volatile uint64 my_generation = 0;
 static void
 halt_signal(SIGNAL_ARGS)
 {
-	int			save_errno = errno;
+	int save_errno = errno;
 
 	if (my_worker != NULL && eros_halt_is_pending(my_worker))
 	{
@@ -67,7 +67,7 @@ bool
 eros_halt_is_pending(ErosWorker *worker)
 {
 	return pg_atomic_read_u64(&worker->batch_word) ==
-		EROS_BATCH_WORD(my_generation, EROS_BATCH_HALTED);
+		   EROS_BATCH_WORD(my_generation, EROS_BATCH_HALTED);
 }
 
 /*
@@ -91,7 +91,7 @@ eros_halt_publish(ErosWorker *worker, const ErosKey *keys, int nkeys)
 void
 eros_halt_before_commit(ErosWorker *worker)
 {
-	uint64		running = EROS_BATCH_WORD(my_generation, EROS_BATCH_RUNNING);
+	uint64 running = EROS_BATCH_WORD(my_generation, EROS_BATCH_RUNNING);
 
 	if (!pg_atomic_compare_exchange_u64(&worker->batch_word, &running,
 										EROS_BATCH_WORD(my_generation, EROS_BATCH_COMMITTING)))
@@ -116,9 +116,9 @@ eros_halt_user(Oid dboid, const ErosKey *key)
 	for (int i = 0; i < eros_max_workers; i++)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
-		uint64		word;
-		int			nkeys;
-		pid_t		pid;
+		uint64 word;
+		int nkeys;
+		pid_t pid;
 
 		if (worker->dboid != dboid)
 			continue;

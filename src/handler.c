@@ -49,8 +49,8 @@ PG_FUNCTION_INFO_V1(eros_retry);
 PG_FUNCTION_INFO_V1(eros_run_now_bigint);
 PG_FUNCTION_INFO_V1(eros_run_now_uuid);
 
-#define SIGNATURE_HINT                                                                             \
-	"A handler is CREATE FUNCTION name(user_ids bigint[]) RETURNS TABLE (user_id bigint, value "   \
+#define SIGNATURE_HINT                                                                           \
+	"A handler is CREATE FUNCTION name(user_ids bigint[]) RETURNS TABLE (user_id bigint, value " \
 	"jsonb), or uuid in place of bigint both times."
 
 /* The columns of eros.phase and eros.handler, as the script creates them. */
@@ -104,7 +104,7 @@ interval_us(const Interval *interval)
 static Relation
 open_table(const char *name)
 {
-	Oid			relid = get_relname_relid(name, get_namespace_oid("eros", true));
+	Oid relid = get_relname_relid(name, get_namespace_oid("eros", true));
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
@@ -118,8 +118,8 @@ open_table(const char *name)
 static void
 load_phase(HeapTuple tuple, TupleDesc desc)
 {
-	ErosPhase  *phase = &config.phases[config.nphases++];
-	bool		isnull;
+	ErosPhase *phase = &config.phases[config.nphases++];
+	bool isnull;
 
 	phase->phase = DatumGetInt16(heap_getattr(tuple, PHASE_PHASE, desc, &isnull));
 	phase->idle_after_us =
@@ -133,9 +133,9 @@ static void
 load_handler(HeapTuple tuple, TupleDesc desc)
 {
 	ErosHandler *handler;
-	bool		isnull;
-	Oid			user_type;
-	Datum		label;
+	bool isnull;
+	Oid user_type;
+	Datum label;
 
 	config.handlers = repalloc(config.handlers, sizeof(ErosHandler) * (config.nhandlers + 1));
 	handler = &config.handlers[config.nhandlers++];
@@ -157,7 +157,8 @@ load_handler(HeapTuple tuple, TupleDesc desc)
 	handler->bucket = DatumGetInt16(heap_getattr(tuple, HANDLER_BUCKET, desc, &isnull));
 	handler->max_attempts = DatumGetInt32(heap_getattr(tuple, HANDLER_MAX_ATTEMPTS, desc, &isnull));
 	handler->timeout_ms = (int) (interval_us(DatumGetIntervalP(
-									 heap_getattr(tuple, HANDLER_TIMEOUT, desc, &isnull))) / 1000);
+									 heap_getattr(tuple, HANDLER_TIMEOUT, desc, &isnull))) /
+								 1000);
 	handler->owner = DatumGetObjectId(heap_getattr(tuple, HANDLER_OWNER, desc, &isnull));
 	handler->enabled = DatumGetBool(heap_getattr(tuple, HANDLER_ENABLED, desc, &isnull));
 	(void) heap_getattr(tuple, HANDLER_ERROR, desc, &isnull);
@@ -172,12 +173,12 @@ load_handler(HeapTuple tuple, TupleDesc desc)
  * beyond it.
  */
 static void
-load_table(const char *name, void (*load) (HeapTuple tuple, TupleDesc desc))
+load_table(const char *name, void (*load)(HeapTuple tuple, TupleDesc desc))
 {
-	Relation	rel = open_table(name);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation rel = open_table(name);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 		load(tuple, RelationGetDescr(rel));
@@ -197,7 +198,7 @@ ErosConfig *
 eros_config(void)
 {
 	ErosDatabase *db = eros_my_database();
-	uint64		generation;
+	uint64 generation;
 	MemoryContext old;
 
 	eros_check_loaded();
@@ -207,7 +208,7 @@ eros_config(void)
 	if (config_pinned)
 		return &config;
 	if (eros_config_is_dirty())
-		generation = 0;			/* what this transaction sees is not to be kept */
+		generation = 0; /* what this transaction sees is not to be kept */
 	else if (generation != 0 && config.generation == generation)
 		return &config;
 
@@ -277,11 +278,11 @@ eros_handler_by_name(const char *name, bool missing_ok)
 static Oid
 lookup_function(const char *name)
 {
-	Oid			bigint_array[] = {INT8ARRAYOID};
-	Oid			uuid_array[] = {UUIDARRAYOID};
-	List	   *names;
-	Oid			for_bigint;
-	Oid			for_uuid;
+	Oid bigint_array[] = {INT8ARRAYOID};
+	Oid uuid_array[] = {UUIDARRAYOID};
+	List *names;
+	Oid for_bigint;
+	Oid for_uuid;
 
 	if (strchr(name, '(') != NULL)
 		return DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(name)));
@@ -306,12 +307,12 @@ lookup_function(const char *name)
 static ErosKeyType
 check_signature(Oid function)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
 	const char *problem = NULL;
-	Oid			argument = InvalidOid;
-	Oid			user_type;
-	TupleDesc	result = NULL;
+	Oid argument = InvalidOid;
+	Oid user_type;
+	TupleDesc result = NULL;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
@@ -331,7 +332,7 @@ check_signature(Oid function)
 			 result->natts != 2 || TupleDescAttr(result, 0)->atttypid != user_type ||
 			 TupleDescAttr(result, 1)->atttypid != JSONBOID)
 		problem = user_type == UUIDOID ? "It does not return rows of (uuid, jsonb)."
-			: "It does not return rows of (bigint, jsonb).";
+									   : "It does not return rows of (bigint, jsonb).";
 	ReleaseSysCache(tuple);
 	if (problem)
 		ereport(ERROR,
@@ -354,7 +355,7 @@ require_argument(FunctionCallInfo fcinfo, int n, const char *name)
 static int64
 check_interval(Datum interval, const char *name, int64 min_us, int64 max_us, const char *range)
 {
-	int64		us = interval_us(DatumGetIntervalP(interval));
+	int64 us = interval_us(DatumGetIntervalP(interval));
 
 	if (us < min_us || us > max_us)
 		ereport(ERROR,
@@ -379,21 +380,21 @@ Datum
 eros_add_handler(PG_FUNCTION_ARGS)
 {
 	static const char *const argument_names[] = {"name", "function", "phase", "ttl",
-	"max_attempts", "timeout", "enabled", "replace"};
-	Oid			argtypes[] = {TEXTOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INTERVALOID,
-	INT4OID, INT4OID, INTERVALOID, OIDOID, BOOLOID};
-	Datum		values[11];
-	char	   *name;
-	int			phase;
-	int			max_attempts;
-	int64		ttl_us;
-	Oid			function;
-	Oid			owner = GetUserId();
+												 "max_attempts", "timeout", "enabled", "replace"};
+	Oid argtypes[] = {TEXTOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INTERVALOID,
+					  INT4OID, INT4OID, INTERVALOID, OIDOID, BOOLOID};
+	Datum values[11];
+	char *name;
+	int phase;
+	int max_attempts;
+	int64 ttl_us;
+	Oid function;
+	Oid owner = GetUserId();
 	ErosKeyType key_type;
 	ErosHandler *existing;
 	ErosRoleScope scope;
-	bool		isnull;
-	int32		handler_id;
+	bool isnull;
+	int32 handler_id;
 
 	for (int i = 0; i < 8; i++)
 		require_argument(fcinfo, i, argument_names[i]);
@@ -464,8 +465,8 @@ eros_add_handler(PG_FUNCTION_ARGS)
 	handler_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	if (existing != NULL)
 	{
-		Oid			job_types[] = {INT4OID, INT4OID};
-		Datum		job_values[] = {Int32GetDatum(handler_id), Int32GetDatum(phase)};
+		Oid job_types[] = {INT4OID, INT4OID};
+		Datum job_values[] = {Int32GetDatum(handler_id), Int32GetDatum(phase)};
 
 		SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2",
 							  2, job_types, job_values, NULL, false, 0);
@@ -479,10 +480,10 @@ eros_add_handler(PG_FUNCTION_ARGS)
 static uint64
 execute_for_handler(const ErosHandler *handler, const char *sql)
 {
-	Oid			argtypes[] = {INT4OID};
-	Datum		values[] = {Int32GetDatum(handler->handler_id)};
+	Oid argtypes[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(handler->handler_id)};
 	ErosRoleScope scope;
-	uint64		processed;
+	uint64 processed;
 
 	eros_owner_begin(&scope);
 	SPI_execute_with_args(sql, 1, argtypes, values, NULL, false, 0);
@@ -542,7 +543,7 @@ Datum
 eros_retry(PG_FUNCTION_ARGS)
 {
 	ErosHandler *handler = handler_to_change(fcinfo);
-	int64		jobs;
+	int64 jobs;
 
 	jobs = (int64) execute_for_handler(handler,
 									   "UPDATE eros.job SET status = 'pending', attempts = 0,"
@@ -566,7 +567,7 @@ static Oid
 function_by_signature(const char *signature)
 {
 	LOCAL_FCINFO(fcinfo, 1);
-	Datum		result;
+	Datum result;
 
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = CStringGetTextDatum(signature);
@@ -587,10 +588,10 @@ function_by_signature(const char *signature)
 void
 eros_handler_check_callable(ErosHandler *handler)
 {
-	Oid			function;
-	char	   *rolename = GetUserNameFromId(handler->owner, true);
-	HeapTuple	tuple;
-	Oid			function_owner;
+	Oid function;
+	char *rolename = GetUserNameFromId(handler->owner, true);
+	HeapTuple tuple;
+	Oid function_owner;
 
 	if (rolename == NULL)
 		ereport(ERROR,
@@ -630,11 +631,11 @@ eros_handler_check_callable(ErosHandler *handler)
 						handler->function, handler->name)));
 	if (handler->plan == NULL)
 	{
-		Oid			argtype = handler->key_type == EROS_KEY_UUID ? UUIDARRAYOID : INT8ARRAYOID;
-		char	   *name = quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-													  get_func_name(function));
+		Oid argtype = handler->key_type == EROS_KEY_UUID ? UUIDARRAYOID : INT8ARRAYOID;
+		char *name = quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
+												get_func_name(function));
 		ErosRoleScope scope;
-		SPIPlanPtr	plan;
+		SPIPlanPtr plan;
 
 		eros_role_begin(&scope, handler->owner);
 		SPI_connect();
@@ -680,11 +681,11 @@ static void
 take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const ErosKey *keys,
 		 int nkeys, bool *seen, ErosResults *results, MemoryContext context)
 {
-	ErosKey		key;
-	ErosKey    *asked;
-	Datum		user;
-	Datum		value;
-	bool		isnull;
+	ErosKey key;
+	ErosKey *asked;
+	Datum user;
+	Datum value;
+	bool isnull;
 	struct varlena *flat;
 	MemoryContext old;
 
@@ -694,7 +695,7 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("handler \"%s\" returned a row without a user", handler->name)));
 	key = handler->key_type == EROS_KEY_UUID ? eros_key_from_stored(DatumGetUUIDP(user))
-		: eros_key_from_bigint(DatumGetInt64(user));
+											 : eros_key_from_bigint(DatumGetInt64(user));
 	asked = bsearch(&key, keys, nkeys, sizeof(ErosKey), eros_key_qsort_compare);
 	if (asked == NULL)
 		ereport(ERROR,
@@ -738,8 +739,8 @@ void
 eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResults *results)
 {
 	MemoryContext context = CurrentMemoryContext;
-	bool	   *seen = palloc0(sizeof(bool) * nkeys);
-	Datum		argument;
+	bool *seen = palloc0(sizeof(bool) * nkeys);
+	Datum argument;
 	ErosRoleScope scope;
 
 	argument = eros_keys_to_array(keys, nkeys, handler->key_type);
@@ -758,7 +759,7 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 	enable_timeout_after(call_timeout, handler->timeout_ms);
 	PG_TRY();
 	{
-		int			code;
+		int code;
 
 		eros_role_begin(&scope, handler->owner);
 		SPI_connect();
@@ -799,10 +800,10 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 void
 eros_handler_note_error(const ErosHandler *handler, const char *message)
 {
-	Oid			argtypes[] = {INT4OID, TEXTOID};
-	Datum		values[] = {Int32GetDatum(handler->handler_id),
-	message ? CStringGetTextDatum(message) : (Datum) 0};
-	char		nulls[] = {' ', message ? ' ' : 'n'};
+	Oid argtypes[] = {INT4OID, TEXTOID};
+	Datum values[] = {Int32GetDatum(handler->handler_id),
+					  message ? CStringGetTextDatum(message) : (Datum) 0};
+	char nulls[] = {' ', message ? ' ' : 'n'};
 	ErosRoleScope scope;
 
 	eros_owner_begin(&scope);
@@ -823,12 +824,12 @@ static Datum
 run_now(FunctionCallInfo fcinfo, ErosKey key)
 {
 	ErosHandler *handler = handler_to_change(fcinfo);
-	Oid			argtypes[] = {UUIDOID, INT4OID, INT4OID};
-	Datum		values[] = {eros_key_get_datum(&key), Int32GetDatum(handler->handler_id),
-	Int32GetDatum(handler->phase)};
+	Oid argtypes[] = {UUIDOID, INT4OID, INT4OID};
+	Datum values[] = {eros_key_get_datum(&key), Int32GetDatum(handler->handler_id),
+					  Int32GetDatum(handler->phase)};
 	ErosRoleScope scope;
 	ErosResults results;
-	bool		isnull;
+	bool isnull;
 
 	if (eros_key_is_bigint(&key) != (handler->key_type == EROS_KEY_BIGINT))
 		ereport(ERROR,
@@ -849,7 +850,9 @@ run_now(FunctionCallInfo fcinfo, ErosKey key)
 	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
 		eros_count_on_commit(DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
 														SPI_tuptable->tupdesc, 2, &isnull))
-							 ? &handler->stats->failed : &handler->stats->pending, -1);
+								 ? &handler->stats->failed
+								 : &handler->stats->pending,
+							 -1);
 	eros_owner_end(&scope);
 
 	eros_handler_check_callable(handler);

@@ -62,20 +62,20 @@
 /* What the launcher knows of a database. */
 typedef struct KnownDatabase
 {
-	Oid			dboid;
-	bool		exists;			/* seen in the last look at pg_database */
-	bool		absent;			/* looked at: has no extension */
-	bool		blocked;		/* no slot was free for it */
+	Oid dboid;
+	bool exists;					/* seen in the last look at pg_database */
+	bool absent;					/* looked at: has no extension */
+	bool blocked;					/* no slot was free for it */
 	BackgroundWorkerHandle *handle; /* of its scheduler */
-	uint64		start_after_ms;
-	uint64		backoff_ms;
+	uint64 start_after_ms;
+	uint64 backoff_ms;
 } KnownDatabase;
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static bool holding = false;
 
 static KnownDatabase *known = NULL;
-static int	nknown = 0;
+static int nknown = 0;
 static MemoryContext launcher_context = NULL;
 
 /* ------------------------------------------------------------------------
@@ -116,8 +116,8 @@ eros_process_init(Oid dboid, const char *name)
 bool
 eros_process_wait(long timeout_ms)
 {
-	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								   Max(timeout_ms, 1), PG_WAIT_EXTENSION);
+	int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   Max(timeout_ms, 1), PG_WAIT_EXTENSION);
 
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
@@ -133,7 +133,7 @@ eros_process_wait(long timeout_ms)
 void
 eros_launcher_wake(void)
 {
-	Latch	   *latch = eros_shared->launcher_latch;
+	Latch *latch = eros_shared->launcher_latch;
 
 	if (latch != NULL)
 		SetLatch(latch);
@@ -194,9 +194,9 @@ know(Oid dboid)
 static void
 look_at_databases(void)
 {
-	Relation	rel;
+	Relation rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	for (int i = 0; i < nknown; i++)
 		known[i].exists = false;
@@ -220,7 +220,7 @@ look_at_databases(void)
 static void
 forget_databases(void)
 {
-	int			kept = 0;
+	int kept = 0;
 
 	for (int i = 0; i < nknown; i++)
 	{
@@ -243,7 +243,7 @@ start_scheduler(KnownDatabase *database, ErosDatabase *slot)
 {
 	BackgroundWorker bgw = {0};
 	MemoryContext old = MemoryContextSwitchTo(launcher_context);
-	bool		started;
+	bool started;
 
 	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	bgw.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -253,6 +253,7 @@ start_scheduler(KnownDatabase *database, ErosDatabase *slot)
 	strlcpy(bgw.bgw_type, "eros scheduler", BGW_MAXLEN);
 	snprintf(bgw.bgw_name, BGW_MAXLEN, "eros scheduler of database %u", database->dboid);
 	bgw.bgw_main_arg = Int32GetDatum((int32) (slot - eros_databases));
+	memcpy(bgw.bgw_extra, &database->dboid, sizeof(Oid));
 	bgw.bgw_notify_pid = MyProcPid;
 	started = RegisterDynamicBackgroundWorker(&bgw, &database->handle);
 	if (!started)
@@ -282,7 +283,7 @@ static bool
 see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 {
 	ErosDatabase *slot = eros_database_slot(database->dboid, false);
-	pid_t		pid;
+	pid_t pid;
 
 	if (database->handle != NULL)
 	{
@@ -293,7 +294,7 @@ see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 				database->backoff_ms = 0;
 				return false;
 			}
-			return true;		/* it will tell */
+			return true; /* it will tell */
 		}
 		pfree(database->handle);
 		database->handle = NULL;
@@ -357,10 +358,10 @@ static void
 see_to_pg_cron(BackgroundWorkerHandle **handle)
 {
 	static uint32 carried_out = 0;
-	uint32		request = pg_atomic_read_u32(&eros_shared->cron_request);
+	uint32 request = pg_atomic_read_u32(&eros_shared->cron_request);
 	BackgroundWorker bgw = {0};
 	MemoryContext old;
-	pid_t		pid;
+	pid_t pid;
 
 	if (*handle != NULL)
 	{
@@ -390,7 +391,7 @@ see_to_pg_cron(BackgroundWorkerHandle **handle)
 	if (!RegisterDynamicBackgroundWorker(&bgw, handle))
 	{
 		*handle = NULL;
-		carried_out = request - 1;	/* again at the next round */
+		carried_out = request - 1; /* again at the next round */
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -400,7 +401,7 @@ void
 eros_launcher_main(Datum arg)
 {
 	BackgroundWorkerHandle *cron_handle = NULL;
-	bool		looked_at_all = false;
+	bool looked_at_all = false;
 
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	eros_shared->launcher_pid = MyProcPid;
@@ -413,9 +414,9 @@ eros_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		uint64		now_ms = eros_monotonic_ns() / 1000000;
-		uint64		next_ms = now_ms + NAPTIME_MS;
-		bool		looking = false;
+		uint64 now_ms = eros_monotonic_ns() / 1000000;
+		uint64 next_ms = now_ms + NAPTIME_MS;
+		bool looking = false;
 
 		look_at_databases();
 		forget_databases();
@@ -423,8 +424,8 @@ eros_launcher_main(Datum arg)
 		/* look at one new database after the other, but tend all that are known */
 		for (int i = 0; i < nknown; i++)
 		{
-			bool		is_new = known[i].handle == NULL && !known[i].absent &&
-				eros_database_slot(known[i].dboid, false) == NULL;
+			bool is_new = known[i].handle == NULL && !known[i].absent &&
+						  eros_database_slot(known[i].dboid, false) == NULL;
 
 			if (is_new && looking)
 				continue;
@@ -452,7 +453,7 @@ eros_launcher_main(Datum arg)
 static bool
 terminate_processes(Oid dboid)
 {
-	bool		any = false;
+	bool any = false;
 
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	for (int i = 0; i < eros_max_databases; i++)
@@ -480,7 +481,7 @@ static void
 hold_database(Oid dboid)
 {
 	ErosDatabase *slot = eros_database_slot(dboid, false);
-	int			waited_ms = 0;
+	int waited_ms = 0;
 
 	if (slot == NULL)
 		return;
@@ -515,11 +516,11 @@ release_databases(XactEvent event, void *arg)
 static bool
 drops_eros(DropStmt *stmt)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	if (stmt->removeType != OBJECT_EXTENSION)
 		return false;
-	foreach(lc, stmt->objects)
+	foreach (lc, stmt->objects)
 	{
 		if (strcmp(strVal(lfirst(lc)), "eros") == 0)
 			return true;
@@ -531,11 +532,11 @@ drops_eros(DropStmt *stmt)
 static const char *
 template_of(CreatedbStmt *stmt)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, stmt->options)
+	foreach (lc, stmt->options)
 	{
-		DefElem    *option = lfirst_node(DefElem, lc);
+		DefElem *option = lfirst_node(DefElem, lc);
 
 		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
 			return defGetString(option);
@@ -562,9 +563,9 @@ make_way(Node *stmt)
 		name = template_of((CreatedbStmt *) stmt);
 	else if (IsA(stmt, AlterDatabaseStmt))
 	{
-		ListCell   *lc;
+		ListCell *lc;
 
-		foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+		foreach (lc, ((AlterDatabaseStmt *) stmt)->options)
 		{
 			if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
 				name = ((AlterDatabaseStmt *) stmt)->dbname;
@@ -572,7 +573,7 @@ make_way(Node *stmt)
 	}
 	if (name != NULL)
 	{
-		Oid			dboid = get_database_oid(name, true);
+		Oid dboid = get_database_oid(name, true);
 
 		/* whoever may not do it, may not stop EROS either */
 		if (OidIsValid(dboid) && eros_may_alter_database(dboid))
@@ -584,7 +585,7 @@ make_way(Node *stmt)
 static void
 process_utility(EROS_UTILITY_ARGS)
 {
-	Node	   *stmt = pstmt->utilityStmt;
+	Node *stmt = pstmt->utilityStmt;
 
 	if (eros_shared != NULL &&
 		(IsA(stmt, DropStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt) ||

@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(eros_account_jobs);
 static Datum
 uuid_array(const void *first, Size stride, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		elements[i] = eros_key_get_datum((const ErosKey *) ((const char *) first + i * stride));
@@ -47,7 +47,7 @@ uuid_array(const void *first, Size stride, int n)
 static Datum
 tid_array(const ErosJob *jobs, int njobs)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(njobs, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(njobs, 1));
 
 	for (int i = 0; i < njobs; i++)
 		elements[i] = PointerGetDatum(&jobs[i].ctid);
@@ -70,15 +70,15 @@ compare_jobs(const void *a, const void *b)
 static void
 take_claimed(ErosClaim *claim)
 {
-	bool		isnull;
+	bool isnull;
 
 	claim->njobs = (int) SPI_processed;
 	claim->jobs = palloc(sizeof(ErosJob) * Max(claim->njobs, 1));
 	claim->keys = palloc(sizeof(ErosKey) * Max(claim->njobs, 1));
 	for (int i = 0; i < claim->njobs; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
 
 		claim->jobs[i].key =
 			eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
@@ -95,9 +95,9 @@ void
 eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID, INT4OID};
-	Datum		values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
-	TimestampTzGetDatum(eros_now()), Int32GetDatum(limit)};
+	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID, INT4OID};
+	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
+					  TimestampTzGetDatum(eros_now()), Int32GetDatum(limit)};
 
 	eros_plan(&plan,
 			  "SELECT j.user_id, j.ctid FROM eros.job j"
@@ -114,9 +114,9 @@ eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkey
 					   ErosClaim *claim)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT4OID, UUIDARRAYOID};
-	Datum		values[] = {Int32GetDatum(handler->handler_id),
-	uuid_array(keys, sizeof(ErosKey), nkeys)};
+	Oid argtypes[] = {INT4OID, UUIDARRAYOID};
+	Datum values[] = {Int32GetDatum(handler->handler_id),
+					  uuid_array(keys, sizeof(ErosKey), nkeys)};
 
 	eros_plan(&plan,
 			  "SELECT j.user_id, j.ctid FROM eros.job j"
@@ -132,8 +132,8 @@ static void
 delete_jobs(const ErosHandler *handler, const ErosJob *jobs, int njobs)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {TIDARRAYOID};
-	Datum		values[] = {tid_array(jobs, njobs)};
+	Oid argtypes[] = {TIDARRAYOID};
+	Datum values[] = {tid_array(jobs, njobs)};
 
 	eros_plan(&plan, "DELETE FROM eros.job WHERE ctid = ANY ($1)", 1, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
@@ -147,9 +147,9 @@ delete_jobs(const ErosHandler *handler, const ErosJob *jobs, int njobs)
 void
 eros_queue_drop_active(const ErosHandler *handler, ErosClaim *claim)
 {
-	ErosJob    *active = palloc(sizeof(ErosJob) * Max(claim->njobs, 1));
-	int			nactive = 0;
-	int			nidle = 0;
+	ErosJob *active = palloc(sizeof(ErosJob) * Max(claim->njobs, 1));
+	int nactive = 0;
+	int nidle = 0;
 
 	for (int i = 0; i < claim->njobs; i++)
 	{
@@ -177,7 +177,7 @@ eros_queue_finish(const ErosHandler *handler, const ErosClaim *claim)
 static int64
 retry_delay_us(int attempts)
 {
-	double		delay_us = eros_retry_delay_ms * 1000.0;
+	double delay_us = eros_retry_delay_ms * 1000.0;
 
 	for (int i = 1; i < attempts && delay_us < eros_retry_delay_max_ms * 1000.0; i++)
 		delay_us *= 2;
@@ -192,18 +192,18 @@ retry_delay_us(int attempts)
 bool
 eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const char *message)
 {
-	Oid			argtypes[] = {INT4OID, UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
-	Datum		values[] = {Int32GetDatum(handler->handler_id), eros_key_get_datum(key),
-	CStringGetTextDatum(message), Int32GetDatum(handler->max_attempts), (Datum) 0};
-	bool		isnull;
-	int			attempts;
+	Oid argtypes[] = {INT4OID, UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
+	Datum values[] = {Int32GetDatum(handler->handler_id), eros_key_get_datum(key),
+					  CStringGetTextDatum(message), Int32GetDatum(handler->max_attempts), (Datum) 0};
+	bool isnull;
+	int attempts;
 
 	SPI_execute_with_args("SELECT j.attempts FROM eros.job j"
 						  " WHERE j.handler_id = $1 AND j.user_id = $2 AND j.status = 'pending'"
 						  " FOR UPDATE SKIP LOCKED",
 						  2, argtypes, values, NULL, false, 0);
 	if (SPI_processed == 0)
-		return false;			/* he has returned, or somebody else has it now */
+		return false; /* he has returned, or somebody else has it now */
 	attempts = 1 + DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 											   &isnull));
 	values[4] = TimestampTzGetDatum(eros_now() + retry_delay_us(attempts));
@@ -233,13 +233,13 @@ void
 eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, INT2OID,
-	TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID};
-	Datum	   *seen = palloc(sizeof(Datum) * Max(nusers, 1));
+	Oid argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, INT2OID,
+					  TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID};
+	Datum *seen = palloc(sizeof(Datum) * Max(nusers, 1));
 	ErosIdleUser *mine = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
 	TimestampTz first_seen = DT_NOEND;
-	int			n = 0;
-	Datum		values[7];
+	int n = 0;
+	Datum values[7];
 
 	for (int i = 0; i < nusers; i++)
 	{
@@ -283,11 +283,11 @@ void
 eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->phase),
-		TimestampTzGetDatum(now), Int16GetDatum(handler->bucket), TimestampTzGetDatum(after),
-	TimestampTzGetDatum(upto), TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC)};
+	Oid argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID,
+					  TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->phase),
+					  TimestampTzGetDatum(now), Int16GetDatum(handler->bucket), TimestampTzGetDatum(after),
+					  TimestampTzGetDatum(upto), TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC)};
 
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
@@ -306,8 +306,8 @@ void
 eros_queue_delete_users(const ErosKey *keys, int nkeys)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {UUIDARRAYOID};
-	Datum		values[] = {uuid_array(keys, sizeof(ErosKey), nkeys)};
+	Oid argtypes[] = {UUIDARRAYOID};
+	Datum values[] = {uuid_array(keys, sizeof(ErosKey), nkeys)};
 
 	eros_plan(&plan,
 			  "WITH gone AS (DELETE FROM eros.job j WHERE j.ctid = ANY (ARRAY("
@@ -324,10 +324,10 @@ TimestampTz
 eros_queue_next_due(const ErosHandler *handler)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT2OID, INT4OID};
-	Datum		values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id)};
+	Oid argtypes[] = {INT2OID, INT4OID};
+	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id)};
 	TimestampTz due = DT_NOEND;
-	bool		isnull;
+	bool isnull;
 
 	eros_plan(&plan,
 			  "SELECT j.due_at FROM eros.job j"
@@ -346,7 +346,7 @@ void
 eros_queue_recount(void)
 {
 	ErosConfig *config = eros_config();
-	bool		isnull;
+	bool isnull;
 
 	SPI_execute("SELECT j.handler_id, count(*) FILTER (WHERE j.status = 'pending'),"
 				" count(*) FILTER (WHERE j.status = 'failed') FROM eros.job j GROUP BY 1",
@@ -359,8 +359,8 @@ eros_queue_recount(void)
 		pg_atomic_write_u64(&stats->failed, 0);
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			TupleDesc	desc = SPI_tuptable->tupdesc;
+			HeapTuple tuple = SPI_tuptable->vals[i];
+			TupleDesc desc = SPI_tuptable->tupdesc;
 
 			if (DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull)) != config->handlers[h].handler_id)
 				continue;
@@ -374,9 +374,9 @@ eros_queue_recount(void)
 Datum
 eros_account_jobs(PG_FUNCTION_ARGS)
 {
-	int32		handler_id = PG_GETARG_INT32(0);
-	char	   *status = DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(1)));
-	int64		jobs = PG_GETARG_INT64(2);
+	int32 handler_id = PG_GETARG_INT32(0);
+	char *status = DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(1)));
+	int64 jobs = PG_GETARG_INT64(2);
 	ErosConfig *config = eros_config();
 
 	for (int i = 0; i < config->nhandlers; i++)

@@ -66,7 +66,7 @@ reap_workers(void)
 	for (int i = 0; i < eros_max_workers; i++)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
-		pid_t		pid;
+		pid_t pid;
 
 		if (handles[i] == NULL || GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
 			continue;
@@ -84,7 +84,7 @@ static int
 keep_worker_slot(int number)
 {
 	static uint32 tickets = 0;
-	int			found = -1;
+	int found = -1;
 
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eros_max_workers && found < 0; i++)
@@ -111,9 +111,9 @@ static bool
 start_worker(int number)
 {
 	BackgroundWorker bgw = {0};
-	int			slot = keep_worker_slot(number);
+	int slot = keep_worker_slot(number);
 	MemoryContext old;
-	bool		started = false;
+	bool started = false;
 
 	if (slot >= 0)
 	{
@@ -146,12 +146,12 @@ start_worker(int number)
 static void
 provide_workers(void)
 {
-	uint64		now = eros_monotonic_ns();
+	uint64 now = eros_monotonic_ns();
 
 	reap_workers();
 	for (int number = 1; number <= eros_workers; number++)
 	{
-		bool		there = false;
+		bool there = false;
 
 		LWLockAcquire(eros_shared->lock, LW_SHARED);
 		for (int i = 0; i < eros_max_workers; i++)
@@ -212,7 +212,7 @@ commit(void)
 static void
 exit_if_dropped(void)
 {
-	bool		there;
+	bool there;
 
 	StartTransactionCommand();
 	there = OidIsValid(get_extension_oid("eros", true));
@@ -255,7 +255,7 @@ maintain(const char *sql)
 static void
 maintain_if_due(TimestampTz now, TimestampTz *next)
 {
-	int64		interval = eros_maintenance_interval_s * USECS_PER_SEC;
+	int64 interval = eros_maintenance_interval_s * USECS_PER_SEC;
 	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&db->last_maintenance);
 	TimestampTz due = last + (db->by_pg_cron ? 3 * interval : interval);
 
@@ -269,7 +269,7 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 	if (eros_cache_limit_kb > 0 &&
 		eros_cache_bytes(db) > (uint64) eros_cache_limit_kb * 1024)
 	{
-		bool		isnull;
+		bool isnull;
 
 		begin();
 		SPI_execute("SELECT eros.evict()", false, 0);
@@ -286,11 +286,11 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 static void
 sweep_all(TimestampTz now)
 {
-	bool		more = true;
+	bool more = true;
 
 	while (more)
 	{
-		uint64		crossings = 0;
+		uint64 crossings = 0;
 
 		CHECK_FOR_INTERRUPTS();
 		begin();
@@ -330,9 +330,9 @@ run_round(long *at_least_ms)
 	static uint64 generation = 0;
 	TimestampTz now = eros_now();
 	TimestampTz next = DT_NOEND;
-	int64		interval_us;
-	int64		longest_us;
-	bool		backfilling;
+	int64 interval_us;
+	int64 longest_us;
+	bool backfilling;
 
 	exit_if_dropped();
 	if (pg_atomic_read_u64(&db->config_generation) != generation)
@@ -365,7 +365,7 @@ static void
 account_cpu(void)
 {
 	static uint64 accounted = 0;
-	uint64		used = eros_process_cpu_ns();
+	uint64 used = eros_process_cpu_ns();
 
 	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, used - accounted);
 	accounted = used;
@@ -375,12 +375,12 @@ account_cpu(void)
 static void
 take_slot(Datum arg)
 {
-	Oid			dboid;
+	Oid dboid;
 
 	db = &eros_databases[DatumGetInt32(arg)];
+	memcpy(&dboid, MyBgworkerEntry->bgw_extra, sizeof(Oid));
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
-	dboid = db->dboid;
-	if (!OidIsValid(dboid) || db->held_by != 0 || db->scheduler_pid != 0)
+	if (db->dboid != dboid || db->held_by != 0 || db->scheduler_pid != 0)
 	{
 		LWLockRelease(eros_shared->lock);
 		proc_exit(0);
@@ -396,7 +396,7 @@ take_slot(Datum arg)
 void
 eros_scheduler_main(Datum arg)
 {
-	sigjmp_buf	local_sigjmp_buf;
+	sigjmp_buf local_sigjmp_buf;
 	MemoryContext context;
 	volatile bool initialized = false;
 
@@ -405,7 +405,7 @@ eros_scheduler_main(Datum arg)
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	db->state = EROS_DB_RUNNING;
 	LWLockRelease(eros_shared->lock);
-	eros_launcher_wake();		/* the next database can be looked at */
+	eros_launcher_wake(); /* the next database can be looked at */
 
 	handles = MemoryContextAllocZero(TopMemoryContext, sizeof(BackgroundWorkerHandle *) * eros_max_workers);
 	context = AllocSetContextCreate(TopMemoryContext, "eros scheduler", ALLOCSET_DEFAULT_SIZES);
@@ -428,8 +428,8 @@ eros_scheduler_main(Datum arg)
 
 	for (;;)
 	{
-		long		sleep_ms = 60000;
-		long		at_least_ms = 1000;
+		long sleep_ms = 60000;
+		long at_least_ms = 1000;
 
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);

@@ -42,7 +42,7 @@ milliseconds(pg_atomic_uint64 *ns)
 static int
 count_workers(Oid dboid)
 {
-	int			workers = 0;
+	int workers = 0;
 
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	for (int i = 0; i < eros_max_workers; i++)
@@ -61,11 +61,11 @@ eros_database_info(PG_FUNCTION_ARGS)
 	static ErosDatabase none;
 	ErosDatabase *db;
 	ErosTrackerSize size;
-	TupleDesc	desc;
-	Datum		row[23];
-	bool		nulls[23] = {false};
-	Interval   *offset = palloc0(sizeof(Interval));
-	int			n = 0;
+	TupleDesc desc;
+	Datum row[23];
+	bool nulls[23] = {false};
+	Interval *offset = palloc0(sizeof(Interval));
+	int n = 0;
 
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -119,8 +119,8 @@ eros_phase_info(PG_FUNCTION_ARGS)
 	for (int p = 0; db != NULL && p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
-		Datum		row[8];
-		bool		nulls[8] = {false};
+		Datum row[8];
+		bool nulls[8] = {false};
 
 		row[0] = Int16GetDatum(config->phases[p].phase);
 		row[1] = counter(&phase->users);
@@ -146,9 +146,9 @@ eros_handler_info(PG_FUNCTION_ARGS)
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		ErosHandlerStats *stats = config->handlers[h].stats;
-		Datum		row[15];
-		bool		nulls[15] = {false};
-		int			n = 0;
+		Datum row[15];
+		bool nulls[15] = {false};
+		int n = 0;
 
 		row[n++] = Int32GetDatum(config->handlers[h].handler_id);
 		row[n++] = counter(&stats->pending);
@@ -177,7 +177,7 @@ Datum
 eros_worker_info(PG_FUNCTION_ARGS)
 {
 	static const char *const activities[] = {"starting", "idle", "claiming", "computing", "storing",
-	"pausing"};
+											 "pausing"};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	eros_check_loaded();
@@ -185,10 +185,10 @@ eros_worker_info(PG_FUNCTION_ARGS)
 	for (int i = 0; i < eros_max_workers; i++)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
-		uint32		activity = pg_atomic_read_u32(&worker->activity);
-		bool		busy = pg_atomic_read_u64(&worker->batch_start) != 0;
-		Datum		row[11];
-		bool		nulls[11] = {false};
+		uint32 activity = pg_atomic_read_u32(&worker->activity);
+		bool busy = pg_atomic_read_u64(&worker->batch_start) != 0;
+		Datum row[11];
+		bool nulls[11] = {false};
 
 		if (worker->dboid != MyDatabaseId || worker->pid == 0)
 			continue;
@@ -213,7 +213,7 @@ eros_worker_info(PG_FUNCTION_ARGS)
 Datum
 eros_account_users(PG_FUNCTION_ARGS)
 {
-	int			phase = PG_GETARG_INT16(0);
+	int phase = PG_GETARG_INT16(0);
 	ErosDatabase *db;
 
 	eros_check_loaded();

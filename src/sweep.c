@@ -45,30 +45,30 @@ PG_FUNCTION_INFO_V1(eros_sweep_sql);
 /* How far the refresh and the backfill of a handler have come. */
 typedef struct HandlerProgress
 {
-	int32		handler_id;
+	int32 handler_id;
 	TimestampTz refreshed_upto; /* results that expire up to then have been seen to */
-	bool		backfilled;
-	ErosKey		backfill_from;	/* users before this one have been seen to */
+	bool backfilled;
+	ErosKey backfill_from; /* users before this one have been seen to */
 } HandlerProgress;
 
 struct ErosSweep
 {
-	TimestampTz *due;			/* per partition of the map: no look before this */
-	int			at;				/* the partition to go on with */
-	TimestampTz table_due;		/* when the first row crosses a threshold */
+	TimestampTz *due;	   /* per partition of the map: no look before this */
+	int at;				   /* the partition to go on with */
+	TimestampTz table_due; /* when the first row crosses a threshold */
 	TimestampTz refresh_due;
-	uint64		backfill_at_ns; /* no backfill before this */
-	int			nprogress;
+	uint64 backfill_at_ns; /* no backfill before this */
+	int nprogress;
 	HandlerProgress *progress;
 	MemoryContext context;
 };
 
 /* Who leaves the map, or is done with, when the transaction commits. */
 static ErosIdleUser *leaving = NULL;
-static int	nleaving = 0;
+static int nleaving = 0;
 static ErosKey *cleared = NULL;
-static int	ncleared = 0;
-static int	leaving_level = 0;
+static int ncleared = 0;
+static int leaving_level = 0;
 
 /* Makes the memory of a scheduler: everything is to be looked at. */
 ErosSweep *
@@ -76,7 +76,7 @@ eros_sweep_create(void)
 {
 	MemoryContext context =
 		AllocSetContextCreate(TopMemoryContext, "eros sweep", ALLOCSET_SMALL_SIZES);
-	ErosSweep  *sweep = MemoryContextAllocZero(context, sizeof(ErosSweep));
+	ErosSweep *sweep = MemoryContextAllocZero(context, sizeof(ErosSweep));
 
 	sweep->context = context;
 	sweep->due = MemoryContextAlloc(context, sizeof(TimestampTz) * eros_tracker_npartitions());
@@ -99,7 +99,7 @@ int64
 eros_sweep_interval_us(void)
 {
 	ErosConfig *config = eros_config();
-	int64		interval = eros_sweep_interval_ms * INT64CONST(1000);
+	int64 interval = eros_sweep_interval_ms * INT64CONST(1000);
 
 	if (config->nphases > 0)
 		interval = Min(interval, config->phases[0].idle_after_us / 20);
@@ -120,7 +120,7 @@ end_sweep(bool committed)
 	nleaving = 0;
 	ncleared = 0;
 	leaving_level = 0;
-	leaving = NULL;				/* allocated in the transaction's memory */
+	leaving = NULL; /* allocated in the transaction's memory */
 	cleared = NULL;
 }
 
@@ -137,7 +137,7 @@ at_sweep_end(XactEvent event, void *arg)
 static void
 at_subsweep_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
 {
-	int			level = GetCurrentTransactionNestLevel();
+	int level = GetCurrentTransactionNestLevel();
 
 	if (leaving_level < level)
 		return;
@@ -151,7 +151,7 @@ at_subsweep_end(SubXactEvent event, SubTransactionId sub, SubTransactionId paren
 static int
 phase_index(ErosConfig *config, TimestampTz last_seen, TimestampTz now)
 {
-	int			index = config->nphases - 1;
+	int index = config->nphases - 1;
 
 	while (index >= 0 && now - last_seen < config->phases[index].idle_after_us)
 		index--;
@@ -162,7 +162,7 @@ phase_index(ErosConfig *config, TimestampTz last_seen, TimestampTz now)
 static void
 user_arrays(const ErosIdleUser *users, const int16 *phases, int nusers, Datum *values)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(nusers, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(nusers, 1));
 
 	for (int i = 0; i < nusers; i++)
 		elements[i] = eros_key_get_datum(&users[i].key);
@@ -193,9 +193,9 @@ static void
 delete_rows(const ErosKey *keys, int nkeys)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {UUIDARRAYOID};
-	Datum		values[] = {eros_keys_to_array(keys, nkeys, EROS_KEY_UUID)};
-	bool		isnull;
+	Oid argtypes[] = {UUIDARRAYOID};
+	Datum values[] = {eros_keys_to_array(keys, nkeys, EROS_KEY_UUID)};
+	bool isnull;
 
 	if (nkeys == 0)
 		return;
@@ -218,11 +218,11 @@ cross(ErosConfig *config, const ErosIdleUser *users, const int *from, const int 
 {
 	ErosDatabase *db = eros_my_database();
 	ErosIdleUser *crossing = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
-	uint64		crossings = 0;
+	uint64 crossings = 0;
 
 	for (int p = 0; p < config->nphases; p++)
 	{
-		int			n = 0;
+		int n = 0;
 
 		for (int i = 0; i < nusers; i++)
 		{
@@ -250,15 +250,15 @@ static uint64
 write_rows(ErosConfig *config, const ErosIdleUser *users, int nusers, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
-	Datum		values[3];
-	int		   *from = palloc(sizeof(int) * nusers);
-	int		   *to = palloc(sizeof(int) * nusers);
-	int16	   *phases = palloc(sizeof(int16) * nusers);
-	ErosKey    *before = palloc(sizeof(ErosKey) * nusers);
-	ErosKey    *spilled = palloc(sizeof(ErosKey) * nusers);
-	int			nbefore = 0;
-	int			nspilled = 0;
+	Oid argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
+	Datum values[3];
+	int *from = palloc(sizeof(int) * nusers);
+	int *to = palloc(sizeof(int) * nusers);
+	int16 *phases = palloc(sizeof(int16) * nusers);
+	ErosKey *before = palloc(sizeof(ErosKey) * nusers);
+	ErosKey *spilled = palloc(sizeof(ErosKey) * nusers);
+	int nbefore = 0;
+	int nspilled = 0;
 
 	for (int i = 0; i < nusers; i++)
 	{
@@ -309,9 +309,9 @@ sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint
 {
 	ErosDatabase *db = eros_my_database();
 	ErosTrackerScan scan = {0};
-	bool		crowded = pg_atomic_read_u32(&db->wants_room) != 0;
-	int			npartitions = eros_tracker_npartitions();
-	bool		more = false;
+	bool crowded = pg_atomic_read_u32(&db->wants_room) != 0;
+	int npartitions = eros_tracker_npartitions();
+	bool more = false;
 
 	/* kept to the end of the transaction */
 	scan.idle = MemoryContextAllocHuge(TopTransactionContext, sizeof(ErosIdleUser) * (Size) limit);
@@ -326,7 +326,7 @@ sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint
 
 	for (int n = 0; n < npartitions; n++)
 	{
-		int			partition = sweep->at;
+		int partition = sweep->at;
 
 		if (crowded || sweep->due[partition] <= now || eros_tracker_has_returned(partition))
 		{
@@ -341,13 +341,13 @@ sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint
 
 			/* who comes from now on was last seen later than now */
 			sweep->due[partition] = config->nphases == 0 ? DT_NOEND
-				: Min(scan.oldest, now) + config->phases[0].idle_after_us;
+														 : Min(scan.oldest, now) + config->phases[0].idle_after_us;
 		}
 		sweep->at = (partition + 1) % npartitions;
 	}
 	if (crowded)
 	{
-		sweep->table_due = DT_NOBEGIN;	/* touches have written rows */
+		sweep->table_due = DT_NOBEGIN; /* touches have written rows */
 		if (!more)
 			pg_atomic_write_u32(&db->wants_room, 0);
 	}
@@ -370,19 +370,19 @@ sweep_phase(ErosSweep *sweep, ErosConfig *config, int p, TimestampTz now, int li
 {
 	static SPIPlanPtr find_plan = NULL;
 	static SPIPlanPtr move_plan = NULL;
-	Oid			find_types[] = {INT2OID, TIMESTAMPTZOID, INT4OID};
-	Oid			move_types[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
-	int			source = p == 0 ? 0 : config->phases[p - 1].phase;
-	Datum		find_values[] = {Int16GetDatum(source),
-		TimestampTzGetDatum(now - config->phases[p].idle_after_us), Int32GetDatum(limit)};
-	Datum		move_values[3];
+	Oid find_types[] = {INT2OID, TIMESTAMPTZOID, INT4OID};
+	Oid move_types[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
+	int source = p == 0 ? 0 : config->phases[p - 1].phase;
+	Datum find_values[] = {Int16GetDatum(source),
+						   TimestampTzGetDatum(now - config->phases[p].idle_after_us), Int32GetDatum(limit)};
+	Datum move_values[3];
 	ErosIdleUser *users;
-	int		   *from;
-	int		   *to;
-	int16	   *phases;
-	int			n = 0;
-	int			found;
-	bool		isnull;
+	int *from;
+	int *to;
+	int16 *phases;
+	int n = 0;
+	int found;
+	bool isnull;
 
 	eros_plan(&find_plan,
 			  "SELECT user_id, last_seen FROM eros.activity"
@@ -398,8 +398,8 @@ sweep_phase(ErosSweep *sweep, ErosConfig *config, int p, TimestampTz now, int li
 	phases = palloc(sizeof(int16) * found);
 	for (int i = 0; i < found; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
 
 		users[n].key = eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
 		users[n].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
@@ -433,13 +433,13 @@ static TimestampTz
 next_in_table(ErosConfig *config)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			argtypes[] = {INT2OID};
+	Oid argtypes[] = {INT2OID};
 	TimestampTz next = DT_NOEND;
-	bool		isnull;
+	bool isnull;
 
 	for (int p = 0; p < config->nphases; p++)
 	{
-		Datum		values[] = {Int16GetDatum(p == 0 ? 0 : config->phases[p - 1].phase)};
+		Datum values[] = {Int16GetDatum(p == 0 ? 0 : config->phases[p - 1].phase)};
 
 		eros_plan(&plan,
 				  "SELECT last_seen FROM eros.activity WHERE phase = $1 ORDER BY last_seen LIMIT 1", 1,
@@ -449,7 +449,7 @@ next_in_table(ErosConfig *config)
 			next = Min(next,
 					   DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
 														 SPI_tuptable->tupdesc, 1, &isnull)) +
-					   config->phases[p].idle_after_us);
+						   config->phases[p].idle_after_us);
 	}
 	return next;
 }
@@ -471,7 +471,7 @@ eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings)
 {
 	static bool registered = false;
 	ErosConfig *config = eros_config();
-	bool		more;
+	bool more;
 
 	if (!registered)
 	{
@@ -542,7 +542,7 @@ eros_sweep_refresh(ErosSweep *sweep, TimestampTz now)
 	{
 		ErosHandler *handler = &config->handlers[h];
 		HandlerProgress *progress = progress_of(sweep, handler);
-		int64		lead = EROS_REFRESH_LEAD(handler->ttl_us);
+		int64 lead = EROS_REFRESH_LEAD(handler->ttl_us);
 
 		if (!handler->enabled)
 		{
@@ -566,11 +566,11 @@ bool
 eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	const int	limit = 1000;
-	Oid			argtypes[] = {INT2OID, UUIDOID, TIMESTAMPTZOID, INT4OID};
+	const int limit = 1000;
+	Oid argtypes[] = {INT2OID, UUIDOID, TIMESTAMPTZOID, INT4OID};
 	ErosConfig *config = eros_config();
-	uint64		start_ns = eros_process_cpu_ns();
-	bool		isnull;
+	uint64 start_ns = eros_process_cpu_ns();
+	bool isnull;
 
 	if (eros_monotonic_ns() < sweep->backfill_at_ns)
 		return true;
@@ -578,11 +578,11 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 	{
 		ErosHandler *handler = &config->handlers[h];
 		HandlerProgress *progress = progress_of(sweep, handler);
-		Datum		values[] = {Int16GetDatum(handler->phase),
-			eros_key_get_datum(&progress->backfill_from),
-		TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC), Int32GetDatum(limit)};
+		Datum values[] = {Int16GetDatum(handler->phase),
+						  eros_key_get_datum(&progress->backfill_from),
+						  TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC), Int32GetDatum(limit)};
 		ErosIdleUser *users;
-		int			n;
+		int n;
 
 		if (!handler->enabled || progress->backfilled)
 			continue;
@@ -595,8 +595,8 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 		users = palloc0(sizeof(ErosIdleUser) * Max(n, 1));
 		for (int i = 0; i < n; i++)
 		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			TupleDesc	desc = SPI_tuptable->tupdesc;
+			HeapTuple tuple = SPI_tuptable->vals[i];
+			TupleDesc desc = SPI_tuptable->tupdesc;
 
 			users[i].key = eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
 			users[i].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
@@ -622,16 +622,16 @@ void
 eros_sweep_recount(void)
 {
 	ErosDatabase *db = eros_my_database();
-	bool		isnull;
+	bool isnull;
 
 	for (int p = 0; p <= EROS_MAX_PHASES; p++)
 		pg_atomic_write_u64(&db->phases[p].users, 0);
 	SPI_execute("SELECT phase, count(*) FROM eros.activity GROUP BY 1", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		int			phase = DatumGetInt16(SPI_getbinval(tuple, desc, 1, &isnull));
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		int phase = DatumGetInt16(SPI_getbinval(tuple, desc, 1, &isnull));
 
 		if (phase >= 1 && phase <= EROS_MAX_PHASES)
 			pg_atomic_write_u64(&db->phases[phase].users,
@@ -646,7 +646,7 @@ eros_sweep_sql(PG_FUNCTION_ARGS)
 	static ErosSweep *sweep = NULL;
 	ErosTrackerSize size;
 	ErosRoleScope scope;
-	uint64		crossings = 0;
+	uint64 crossings = 0;
 	TimestampTz now;
 
 	eros_check_loaded();

@@ -64,34 +64,34 @@ PG_FUNCTION_INFO_V1(eros_touch_uuid_array);
 
 typedef struct TrackerSlot
 {
-	ErosKey		key;
+	ErosKey key;
 	pg_atomic_uint64 last_seen;
-	Oid			dboid;
+	Oid dboid;
 	pg_atomic_uint32 state;
 } TrackerSlot;
 
 typedef struct TrackerPartition
 {
-	LWLock		lock;
+	LWLock lock;
 	pg_atomic_uint32 version;
-	pg_atomic_uint32 returned;	/* slots marked so */
-	uint32		slot_bits;		/* log2 of its slots */
-	uint32		used;
-	uint32		high_water_bits;	/* memory once touched */
+	pg_atomic_uint32 returned; /* slots marked so */
+	uint32 slot_bits;		   /* log2 of its slots */
+	uint32 used;
+	uint32 high_water_bits; /* memory once touched */
 } TrackerPartition;
 
 /* Partitions do not share cache lines. */
 typedef union TrackerPartitionPadded
 {
 	TrackerPartition p;
-	char		pad[PG_CACHE_LINE_SIZE];
+	char pad[PG_CACHE_LINE_SIZE];
 } TrackerPartitionPadded;
 
 typedef struct TrackerHeader
 {
-	uint64		seed;
-	uint32		max_slot_bits;
-	int			tranche;
+	uint64 seed;
+	uint32 max_slot_bits;
+	int tranche;
 } TrackerHeader;
 
 static TrackerHeader *header = NULL;
@@ -102,9 +102,9 @@ static TrackerSlot *all_slots = NULL;
 static uint32
 max_slot_bits(void)
 {
-	uint64		per_partition =
+	uint64 per_partition =
 		(uint64) eros_tracker_memory_kb * 1024 / sizeof(TrackerSlot) / NPARTITIONS;
-	uint32		bits = MIN_SLOT_BITS;
+	uint32 bits = MIN_SLOT_BITS;
 
 	while (bits < 26 && ((uint64) 2 << bits) <= per_partition)
 		bits++;
@@ -115,7 +115,7 @@ max_slot_bits(void)
 Size
 eros_tracker_shmem_size(void)
 {
-	Size		size = MAXALIGN(sizeof(TrackerHeader)) + PG_CACHE_LINE_SIZE;
+	Size size = MAXALIGN(sizeof(TrackerHeader)) + PG_CACHE_LINE_SIZE;
 
 	size = add_size(size, mul_size(NPARTITIONS, sizeof(TrackerPartitionPadded)));
 	return add_size(size, mul_size((Size) NPARTITIONS << max_slot_bits(), sizeof(TrackerSlot)));
@@ -125,8 +125,8 @@ eros_tracker_shmem_size(void)
 void
 eros_tracker_shmem_init(void)
 {
-	bool		found;
-	char	   *memory = ShmemInitStruct("eros active users", eros_tracker_shmem_size(), &found);
+	bool found;
+	char *memory = ShmemInitStruct("eros active users", eros_tracker_shmem_size(), &found);
 
 	header = (TrackerHeader *) memory;
 	memory = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, memory + sizeof(TrackerHeader));
@@ -163,7 +163,7 @@ eros_tracker_shmem_init(void)
 static inline uint64
 hash_key(Oid dboid, const ErosKey *key)
 {
-	uint64		h = header->seed ^ key->lo;
+	uint64 h = header->seed ^ key->lo;
 
 	h = (h ^ (h >> 32)) * UINT64CONST(0x9E3779B97F4A7C15);
 	h = (h ^ (h >> 29) ^ key->hi) * UINT64CONST(0xBF58476D1CE4E5B9);
@@ -187,8 +187,8 @@ slots_of(int partition)
 static inline TrackerSlot *
 probe(TrackerSlot *slots, uint32 slot_bits, uint64 hash, Oid dboid, const ErosKey *key)
 {
-	uint32		mask = ((uint32) 1 << slot_bits) - 1;
-	uint32		at = (uint32) hash & mask;
+	uint32 mask = ((uint32) 1 << slot_bits) - 1;
+	uint32 at = (uint32) hash & mask;
 
 	for (uint32 n = 0; n <= mask; n++)
 	{
@@ -209,8 +209,8 @@ static TrackerSlot *
 place(TrackerSlot *slots, uint32 slot_bits, uint64 hash, Oid dboid, const ErosKey *key,
 	  TimestampTz last_seen, uint32 state)
 {
-	uint32		mask = ((uint32) 1 << slot_bits) - 1;
-	uint32		at = (uint32) hash & mask;
+	uint32 mask = ((uint32) 1 << slot_bits) - 1;
+	uint32 at = (uint32) hash & mask;
 	TrackerSlot *slot;
 
 	while (pg_atomic_read_u32(&slots[at].state) != 0)
@@ -248,7 +248,7 @@ grow(int partition, TrackerSlot *old)
 {
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
-	uint32		nslots = (uint32) 1 << part->slot_bits;
+	uint32 nslots = (uint32) 1 << part->slot_bits;
 
 	begin_move(part);
 	memcpy(old, slots, sizeof(TrackerSlot) * nslots);
@@ -257,7 +257,7 @@ grow(int partition, TrackerSlot *old)
 	memset(slots, 0, sizeof(TrackerSlot) << part->slot_bits);
 	for (uint32 i = 0; i < nslots; i++)
 	{
-		uint32		state = pg_atomic_read_u32(&old[i].state);
+		uint32 state = pg_atomic_read_u32(&old[i].state);
 
 		if (state != 0)
 			place(slots, part->slot_bits, hash_key(old[i].dboid, &old[i].key), old[i].dboid,
@@ -275,22 +275,22 @@ remove_slot(int partition, TrackerSlot *slot)
 {
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
-	uint32		mask = ((uint32) 1 << part->slot_bits) - 1;
-	uint32		hole = (uint32) (slot - slots);
-	uint32		at = hole;
+	uint32 mask = ((uint32) 1 << part->slot_bits) - 1;
+	uint32 hole = (uint32) (slot - slots);
+	uint32 at = hole;
 
 	if (pg_atomic_read_u32(&slot->state) & SLOT_RETURNED)
 		pg_atomic_fetch_sub_u32(&part->returned, 1);
 	for (;;)
 	{
-		uint32		home;
+		uint32 home;
 
 		at = (at + 1) & mask;
 		if (pg_atomic_read_u32(&slots[at].state) == 0)
 			break;
 		home = (uint32) hash_key(slots[at].dboid, &slots[at].key) & mask;
 		if (((at - home) & mask) < ((at - hole) & mask))
-			continue;			/* its home lies behind the hole */
+			continue; /* its home lies behind the hole */
 		slots[hole] = slots[at];
 		hole = at;
 	}
@@ -310,11 +310,11 @@ remove_slot(int partition, TrackerSlot *slot)
 static bool
 unmark(TrackerPartition *part, TrackerSlot *slot)
 {
-	uint32		state = pg_atomic_read_u32(&slot->state);
+	uint32 state = pg_atomic_read_u32(&slot->state);
 
 	while (state & SLOT_SWEPT)
 	{
-		uint32		active = (state & ~SLOT_SWEPT) | SLOT_RETURNED;
+		uint32 active = (state & ~SLOT_SWEPT) | SLOT_RETURNED;
 
 		if (pg_atomic_compare_exchange_u32(&slot->state, &state, active))
 		{
@@ -343,11 +343,11 @@ stamp(TrackerPartition *part, TrackerSlot *slot, TimestampTz last_seen)
 static inline bool
 touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
 {
-	int			partition = partition_of(hash);
+	int partition = partition_of(hash);
 	TrackerPartition *part = &partitions[partition].p;
-	uint32		version = pg_atomic_read_u32(&part->version);
+	uint32 version = pg_atomic_read_u32(&part->version);
 	TrackerSlot *slot;
-	uint64		seen;
+	uint64 seen;
 
 	if (version & 1)
 		return false;
@@ -380,18 +380,18 @@ touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
 bool
 eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned)
 {
-	uint64		hash = hash_key(dboid, key);
-	int			partition = partition_of(hash);
+	uint64 hash = hash_key(dboid, key);
+	int partition = partition_of(hash);
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
 	TrackerSlot *slot;
 	TrackerSlot *spare = NULL;
-	uint32		spare_bits = 0;
-	bool		room = true;
+	uint32 spare_bits = 0;
+	bool room = true;
 
 	for (;;)
 	{
-		uint32		nslots;
+		uint32 nslots;
 
 		LWLockAcquire(&part->lock, LW_EXCLUSIVE);
 		slot = probe(slots, part->slot_bits, hash, dboid, key);
@@ -438,11 +438,11 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 bool
 eros_tracker_is_active(Oid dboid, const ErosKey *key)
 {
-	uint64		hash = hash_key(dboid, key);
-	int			partition = partition_of(hash);
+	uint64 hash = hash_key(dboid, key);
+	int partition = partition_of(hash);
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slot;
-	bool		active;
+	bool active;
 
 	LWLockAcquire(&part->lock, LW_SHARED);
 	slot = probe(slots_of(partition), part->slot_bits, hash, dboid, key);
@@ -478,7 +478,7 @@ eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan)
 {
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
-	uint32		nslots;
+	uint32 nslots;
 
 	scan->complete = true;
 	scan->oldest = DT_NOEND;
@@ -487,7 +487,7 @@ eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan)
 	for (uint32 i = 0; i < nslots; i++)
 	{
 		TrackerSlot *slot = &slots[i];
-		uint32		state = pg_atomic_read_u32(&slot->state);
+		uint32 state = pg_atomic_read_u32(&slot->state);
 		TimestampTz last_seen;
 
 		if (state == 0)
@@ -540,7 +540,7 @@ eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid)
 {
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
-	uint32		nslots = (uint32) 1 << header->max_slot_bits;
+	uint32 nslots = (uint32) 1 << header->max_slot_bits;
 	TimestampTz first = DT_NOEND;
 	TimestampTz last = DT_NOBEGIN;
 
@@ -576,13 +576,13 @@ eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid)
 static int
 finish_sweep(Oid dboid, const ErosIdleUser *users, int nusers, bool remove)
 {
-	int			removed = 0;
-	int			held = -1;
+	int removed = 0;
+	int held = -1;
 
 	for (int i = 0; i < nusers; i++)
 	{
-		uint64		hash = hash_key(dboid, &users[i].key);
-		int			partition = partition_of(hash);
+		uint64 hash = hash_key(dboid, &users[i].key);
+		int partition = partition_of(hash);
 		TrackerPartition *part = &partitions[partition].p;
 		TrackerSlot *slot;
 
@@ -641,8 +641,8 @@ eros_tracker_clear_returned(Oid dboid, const ErosKey *keys, int nkeys)
 {
 	for (int i = 0; i < nkeys; i++)
 	{
-		uint64		hash = hash_key(dboid, &keys[i]);
-		int			partition = partition_of(hash);
+		uint64 hash = hash_key(dboid, &keys[i]);
+		int partition = partition_of(hash);
 		TrackerPartition *part = &partitions[partition].p;
 		TrackerSlot *slot;
 
@@ -663,7 +663,7 @@ eros_tracker_forget_database(Oid dboid)
 	{
 		TrackerPartition *part = &partitions[partition].p;
 		TrackerSlot *slots = slots_of(partition);
-		uint32		at = 0;
+		uint32 at = 0;
 
 		LWLockAcquire(&part->lock, LW_EXCLUSIVE);
 		begin_move(part);
@@ -684,7 +684,7 @@ eros_tracker_forget_database(Oid dboid)
 uint64
 eros_tracker_count(Oid dboid)
 {
-	uint64		count = 0;
+	uint64 count = 0;
 
 	for (int partition = 0; partition < NPARTITIONS; partition++)
 	{
@@ -708,7 +708,7 @@ eros_tracker_count(Oid dboid)
 void
 eros_tracker_size(ErosTrackerSize *size)
 {
-	Size		per_partition = (Size) 1 << header->max_slot_bits;
+	Size per_partition = (Size) 1 << header->max_slot_bits;
 
 	memset(size, 0, sizeof(*size));
 	for (int i = 0; i < NPARTITIONS; i++)
@@ -736,8 +736,8 @@ eros_tracker_size(ErosTrackerSize *size)
 static void
 touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 {
-	Oid			argtypes[] = {UUIDOID, TIMESTAMPTZOID};
-	Datum		values[] = {eros_key_get_datum(key), TimestampTzGetDatum(now)};
+	Oid argtypes[] = {UUIDOID, TIMESTAMPTZOID};
+	Datum values[] = {eros_key_get_datum(key), TimestampTzGetDatum(now)};
 	ErosRoleScope scope;
 
 	pg_atomic_write_u32(&db->wants_room, 1);
@@ -766,7 +766,7 @@ static pg_noinline void
 touch_slow(const ErosKey *key, TimestampTz now)
 {
 	ErosDatabase *db = eros_my_database();
-	bool		returned;
+	bool returned;
 
 	if (db == NULL)
 	{
@@ -807,7 +807,7 @@ touch(const ErosKey *key, TimestampTz now)
 Datum
 eros_touch_bigint(PG_FUNCTION_ARGS)
 {
-	ErosKey		key = eros_key_from_bigint(PG_GETARG_INT64(0));
+	ErosKey key = eros_key_from_bigint(PG_GETARG_INT64(0));
 
 	eros_check_loaded();
 	touch(&key, eros_now());
@@ -818,7 +818,7 @@ eros_touch_bigint(PG_FUNCTION_ARGS)
 Datum
 eros_touch_uuid(PG_FUNCTION_ARGS)
 {
-	ErosKey		key = eros_key_from_uuid(PG_GETARG_UUID_P(0));
+	ErosKey key = eros_key_from_uuid(PG_GETARG_UUID_P(0));
 
 	eros_check_loaded();
 	touch(&key, eros_now());
@@ -829,8 +829,8 @@ eros_touch_uuid(PG_FUNCTION_ARGS)
 static void
 touch_array(Datum array, Oid element_type)
 {
-	int			nkeys;
-	ErosKey    *keys = eros_keys_from_array(array, element_type, &nkeys);
+	int nkeys;
+	ErosKey *keys = eros_keys_from_array(array, element_type, &nkeys);
 	TimestampTz now;
 
 	eros_check_loaded();

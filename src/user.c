@@ -33,7 +33,7 @@ eros_key_qsort_compare(const void *a, const void *b)
 ErosKey
 eros_key_from_bigint(int64 user)
 {
-	ErosKey		key = {0, (uint64) user};
+	ErosKey key = {0, (uint64) user};
 
 	return key;
 }
@@ -42,7 +42,7 @@ eros_key_from_bigint(int64 user)
 ErosKey
 eros_key_from_stored(const pg_uuid_t *uuid)
 {
-	ErosKey		key;
+	ErosKey key;
 
 	memcpy(&key.hi, uuid->data, 8);
 	memcpy(&key.lo, uuid->data + 8, 8);
@@ -55,7 +55,7 @@ eros_key_from_stored(const pg_uuid_t *uuid)
 ErosKey
 eros_key_from_uuid(const pg_uuid_t *uuid)
 {
-	ErosKey		key = eros_key_from_stored(uuid);
+	ErosKey key = eros_key_from_stored(uuid);
 
 	if (eros_key_is_bigint(&key))
 		ereport(ERROR,
@@ -71,8 +71,8 @@ eros_key_from_uuid(const pg_uuid_t *uuid)
 void
 eros_key_to_uuid(const ErosKey *key, pg_uuid_t *uuid)
 {
-	uint64		hi = pg_hton64(key->hi);
-	uint64		lo = pg_hton64(key->lo);
+	uint64 hi = pg_hton64(key->hi);
+	uint64 lo = pg_hton64(key->lo);
 
 	memcpy(uuid->data, &hi, 8);
 	memcpy(uuid->data + 8, &lo, 8);
@@ -82,7 +82,7 @@ eros_key_to_uuid(const ErosKey *key, pg_uuid_t *uuid)
 Datum
 eros_key_get_datum(const ErosKey *key)
 {
-	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
 
 	eros_key_to_uuid(key, uuid);
 	return UUIDPGetDatum(uuid);
@@ -92,12 +92,12 @@ eros_key_get_datum(const ErosKey *key)
 ErosKey *
 eros_keys_from_array(Datum array, Oid element_type, int *nkeys)
 {
-	bool		is_bigint = element_type == INT8OID;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			nelements;
-	ErosKey    *keys;
-	int			n = 0;
+	bool is_bigint = element_type == INT8OID;
+	Datum *elements;
+	bool *nulls;
+	int nelements;
+	ErosKey *keys;
+	int n = 0;
 
 	deconstruct_array(DatumGetArrayTypeP(array), element_type, is_bigint ? 8 : UUID_LEN,
 					  is_bigint ? FLOAT8PASSBYVAL : false, is_bigint ? TYPALIGN_DOUBLE : TYPALIGN_CHAR,
@@ -108,7 +108,7 @@ eros_keys_from_array(Datum array, Oid element_type, int *nkeys)
 		if (nulls[i])
 			continue;
 		keys[n++] = is_bigint ? eros_key_from_bigint(DatumGetInt64(elements[i]))
-			: eros_key_from_uuid(DatumGetUUIDP(elements[i]));
+							  : eros_key_from_uuid(DatumGetUUIDP(elements[i]));
 	}
 	pfree(elements);
 	pfree(nulls);
@@ -120,11 +120,11 @@ eros_keys_from_array(Datum array, Oid element_type, int *nkeys)
 Datum
 eros_keys_to_array(const ErosKey *keys, int nkeys, ErosKeyType type)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(nkeys, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(nkeys, 1));
 
 	for (int i = 0; i < nkeys; i++)
 		elements[i] = type == EROS_KEY_BIGINT ? Int64GetDatum((int64) keys[i].lo)
-			: eros_key_get_datum(&keys[i]);
+											  : eros_key_get_datum(&keys[i]);
 	if (type == EROS_KEY_BIGINT)
 		return PointerGetDatum(construct_array(elements, nkeys, INT8OID, 8, FLOAT8PASSBYVAL,
 											   TYPALIGN_DOUBLE));
@@ -145,7 +145,7 @@ eros_key_to_cstring(const ErosKey *key)
 Datum
 eros_user_key(PG_FUNCTION_ARGS)
 {
-	ErosKey		key = eros_key_from_bigint(PG_GETARG_INT64(0));
+	ErosKey key = eros_key_from_bigint(PG_GETARG_INT64(0));
 
 	PG_RETURN_DATUM(eros_key_get_datum(&key));
 }
@@ -154,7 +154,7 @@ eros_user_key(PG_FUNCTION_ARGS)
 Datum
 eros_user_bigint(PG_FUNCTION_ARGS)
 {
-	ErosKey		key = eros_key_from_stored(PG_GETARG_UUID_P(0));
+	ErosKey key = eros_key_from_stored(PG_GETARG_UUID_P(0));
 
 	if (!eros_key_is_bigint(&key))
 		PG_RETURN_NULL();

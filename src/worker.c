@@ -43,9 +43,9 @@ typedef enum BatchStage
 /* A part of a failed batch that is to be tried on its own. */
 typedef struct Piece
 {
-	int32		handler_id;
-	ErosKey    *keys;
-	int			nkeys;
+	int32 handler_id;
+	ErosKey *keys;
+	int nkeys;
 } Piece;
 
 /* The pause after an error that is not the handler's. */
@@ -59,7 +59,7 @@ static MemoryContext batch_context = NULL;
 static MemoryContext pieces_context = NULL;
 static List *pieces = NIL;
 static bool phase_has_work[EROS_MAX_PHASES + 1];
-static int	next_handler = 0;
+static int next_handler = 0;
 
 /* Gives the slot back, and lets the scheduler know. */
 static void
@@ -84,7 +84,9 @@ report(ErosWorkerActivity activity, const char *what)
 	pg_atomic_write_u32(&worker->activity, activity);
 	if (what != NULL)
 		pgstat_report_activity(activity == EROS_WORKER_IDLE || activity == EROS_WORKER_PAUSING
-							   ? STATE_IDLE : STATE_RUNNING, what);
+								   ? STATE_IDLE
+								   : STATE_RUNNING,
+							   what);
 }
 
 /* Finds a handler by its id in the current configuration, or NULL. */
@@ -106,7 +108,7 @@ static void
 push_piece(const ErosHandler *handler, const ErosKey *keys, int nkeys)
 {
 	MemoryContext old = MemoryContextSwitchTo(pieces_context);
-	Piece	   *piece = palloc(sizeof(Piece));
+	Piece *piece = palloc(sizeof(Piece));
 
 	piece->handler_id = handler->handler_id;
 	piece->nkeys = nkeys;
@@ -136,7 +138,7 @@ commit(void)
 
 /* Runs something short of EROS's own in a transaction; an error is logged. */
 static void
-in_transaction(void (*action) (void *arg), void *arg)
+in_transaction(void (*action)(void *arg), void *arg)
 {
 	MemoryContext old = CurrentMemoryContext;
 
@@ -161,14 +163,14 @@ in_transaction(void (*action) (void *arg), void *arg)
 typedef struct Failure
 {
 	ErosHandler *handler;
-	ErosKey		key;
+	ErosKey key;
 	const char *message;
 } Failure;
 
 static void
 write_failure(void *arg)
 {
-	Failure    *failure = arg;
+	Failure *failure = arg;
 
 	eros_queue_record_failure(failure->handler, &failure->key, failure->message);
 }
@@ -176,7 +178,7 @@ write_failure(void *arg)
 static void
 write_handler_error(void *arg)
 {
-	Failure    *failure = arg;
+	Failure *failure = arg;
 
 	eros_handler_note_error(failure->handler, failure->message);
 }
@@ -204,7 +206,7 @@ static void
 after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool halted,
 			const ErrorData *error, uint64 cpu_ns)
 {
-	Failure		failure = {handler, {0, 0}, error->message};
+	Failure failure = {handler, {0, 0}, error->message};
 
 	if (halted)
 	{
@@ -236,7 +238,7 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 	log_failure(handler, error);
 	if (claim->njobs > 1)
 	{
-		int			half = claim->njobs / 2;
+		int half = claim->njobs / 2;
 
 		push_piece(handler, claim->keys + half, claim->njobs - half);
 		push_piece(handler, claim->keys, half);
@@ -249,10 +251,10 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 /* The part of a batch that may fail; returns the users claimed. */
 static int
 attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *claim,
-			  BatchStage *stage)
+			  volatile BatchStage *stage)
 {
 	ErosResults results;
-	int			claimed;
+	int claimed;
 
 	report(EROS_WORKER_CLAIMING, NULL);
 	if (piece != NULL)
@@ -298,12 +300,12 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 static bool
 run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 {
-	uint64		cpu_start = eros_process_cpu_ns();
-	uint64		cpu_ns;
-	ErosClaim	claim = {0};
+	uint64 cpu_start = eros_process_cpu_ns();
+	uint64 cpu_ns;
+	ErosClaim claim = {0};
 	volatile BatchStage stage = STAGE_CLAIM;
 	volatile int claimed = 0;
-	ErrorData  *volatile error = NULL;
+	ErrorData *volatile error = NULL;
 	volatile bool halted = false;
 
 	MemoryContextReset(batch_context);
@@ -314,7 +316,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		begin();
 		old = MemoryContextSwitchTo(batch_context);
 		claimed = attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim,
-								(BatchStage *) &stage);
+								&stage);
 		MemoryContextSwitchTo(old);
 		commit();
 		eros_halt_withdraw(worker);
@@ -368,7 +370,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 static bool
 refresh_config(void)
 {
-	bool		there;
+	bool there;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -384,11 +386,11 @@ refresh_config(void)
 static bool
 run_piece(uint64 *wait_ns)
 {
-	Piece	   *piece;
+	Piece *piece;
 	ErosHandler *handler;
-	ErosPhase  *phase;
-	uint64		wait;
-	bool		did;
+	ErosPhase *phase;
+	uint64 wait;
+	bool did;
 
 	if (pieces == NIL)
 	{
@@ -422,15 +424,16 @@ static bool
 run_next(uint64 *wait_ns)
 {
 	ErosConfig *config = eros_config();
-	uint64		now = eros_monotonic_ns();
+	uint64 now = eros_monotonic_ns();
 
 	*wait_ns = PG_UINT64_MAX;
 	if (run_piece(wait_ns))
 		return true;
 	for (int p = 0; p < config->nphases; p++)
 	{
-		ErosPhase  *phase = &config->phases[p];
-		uint64		wait;
+		ErosPhase *phase = &config->phases[p];
+		uint64 wait;
+		bool waiting = false;
 
 		if (!phase_has_work[phase->phase])
 			continue;
@@ -449,12 +452,13 @@ run_next(uint64 *wait_ns)
 			if (handler->retry_at_ns > now)
 			{
 				*wait_ns = Min(*wait_ns, handler->retry_at_ns - now);
+				waiting = true;
 				continue;
 			}
 			if (run_batch(phase, handler, NULL))
 				return true;
 		}
-		phase_has_work[phase->phase] = false;
+		phase_has_work[phase->phase] = waiting;
 	}
 	return false;
 }
@@ -463,8 +467,8 @@ run_next(uint64 *wait_ns)
 static void
 take_slot(Datum arg)
 {
-	uint32		ticket;
-	Oid			dboid;
+	uint32 ticket;
+	Oid dboid;
 
 	worker = &eros_workers_array[DatumGetInt32(arg)];
 	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
@@ -493,7 +497,7 @@ take_slot(Datum arg)
 static bool
 wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 {
-	uint64		now = eros_monotonic_ns();
+	uint64 now = eros_monotonic_ns();
 	ErosDatabase *db = eros_my_database();
 
 	if (wait_ns != PG_UINT64_MAX)
@@ -525,7 +529,7 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 void
 eros_worker_main(Datum arg)
 {
-	uint64		idle_since_ns = 0;
+	uint64 idle_since_ns = 0;
 
 	take_slot(arg);
 	batch_context = AllocSetContextCreate(TopMemoryContext, "eros batch", ALLOCSET_DEFAULT_SIZES);
@@ -534,7 +538,7 @@ eros_worker_main(Datum arg)
 
 	while (eros_enabled && worker->number <= eros_workers && refresh_config())
 	{
-		uint64		wait_ns;
+		uint64 wait_ns;
 
 		CHECK_FOR_INTERRUPTS();
 		if (run_next(&wait_ns))

@@ -1,0 +1,58 @@
+-- A day of the community, from six to six, in a minute: who comes when, and the application that plays it.
+CREATE SCHEMA demo;
+GRANT USAGE ON SCHEMA demo, dating TO app;
+GRANT INSERT ON dating.likes TO app;
+
+-- One row for each 20 ms of the play: the members who do something then, and those among them who just come.
+CREATE TABLE demo.moment (
+  ms integer PRIMARY KEY,
+  members bigint[] NOT NULL,
+  coming bigint[] NOT NULL);
+GRANT SELECT ON demo.moment TO app;
+
+-- Every tenth member comes today, some of them again and again, most in the evening; he stays for 4 to
+-- 30 minutes and does something every 45 seconds.
+WITH hour AS (
+  SELECT hour, sum(visits) OVER w - visits AS lower, sum(visits) OVER w AS upper, visits
+  FROM unnest('{6,12,12,8,6,8,14,12,8,8,8,12,16,20,24,24,18,10,4,2,1,1,1,1}'::float8[])
+    WITH ORDINALITY AS h (visits, hour)
+  WINDOW w AS (ORDER BY hour)
+), visit AS (
+  SELECT member_id, visit,
+    60 * (hour - 1 + (chance - lower) / visits) AS comes,
+    4 + 26 * dating.roll(member_id, 400 + visit) ^ 2 AS stays
+  FROM (
+    SELECT member_id, visit, dating.roll(member_id, 500 + visit) * (SELECT max(upper) FROM hour) AS chance
+    FROM dating.member, generate_series(1, 1 + floor(2.5 * dating.roll(member_id, 21))::integer) AS visit
+    WHERE dating.roll(member_id, 20) < 0.10) AS v
+  JOIN hour ON chance >= lower AND chance < upper
+), touch AS (
+  SELECT member_id, n, comes + 0.75 * (n - 1 + dating.roll(member_id, 600 + 50 * visit + n) / 2) AS minute
+  FROM visit, generate_series(1, 1 + floor(stays / 0.75)::integer) AS n)
+INSERT INTO demo.moment
+SELECT ms, array_agg(DISTINCT member_id),
+  coalesce(array_agg(DISTINCT member_id) FILTER (WHERE n = 1), '{}')
+FROM (SELECT member_id, n, 20 * floor(minute * 60000 / :speed / 20)::integer AS ms FROM touch) AS t
+WHERE ms < 86400000 / :speed
+GROUP BY ms;
+
+-- The application: records what members do; shows to those who come what EROS has for them; every
+-- third of them likes the one at the top of his matches.
+CREATE PROCEDURE demo.play(begin_at timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+  now_playing record;
+BEGIN
+  FOR now_playing IN SELECT * FROM demo.moment ORDER BY ms LOOP
+    PERFORM pg_sleep(now_playing.ms / 1000.0 - extract(epoch FROM clock_timestamp() - begin_at));
+    PERFORM eros_touch(now_playing.members);
+    PERFORM eros.get('who_liked_you', m), eros.get('candidates', m) FROM unnest(now_playing.coming) AS m;
+    INSERT INTO dating.likes
+    WITH page AS MATERIALIZED (
+      SELECT m, eros.get('matches', m) AS matches FROM unnest(now_playing.coming) AS m)
+    SELECT m, (matches -> 0 ->> 'member')::bigint, clock_timestamp()
+    FROM page WHERE m % 3 = 0 AND matches IS NOT NULL
+    ON CONFLICT DO NOTHING;
+    COMMIT;
+  END LOOP;
+END $$;
+GRANT EXECUTE ON PROCEDURE demo.play TO app;
