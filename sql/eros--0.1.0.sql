@@ -385,10 +385,10 @@ CREATE FUNCTION eros.drop_partition(partition regclass, bucket smallint, upper t
 BEGIN
 	-- who reads the cache keeps the partition a while longer; nobody waits for us
 	LOCK TABLE eros.cache IN ACCESS EXCLUSIVE MODE;
-	PERFORM eros.close_partition(bucket, upper);
 	PERFORM eros.account_cache_bytes(partition, -bytes);
 	EXECUTE format('ALTER EXTENSION eros DROP TABLE %s', partition);
 	EXECUTE format('DROP TABLE %s', partition);
+	PERFORM eros.close_partition(bucket, upper);
 	RETURN true;
 EXCEPTION WHEN lock_not_available OR undefined_table THEN
 	RETURN false;

@@ -528,6 +528,7 @@ at_transaction_end(XactEvent event, void *arg)
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
+	eros_config_free_retired();
 	if (ncommit_actions == 0 && config_changed_level == 0 && announced_level == 0)
 		return;
 

@@ -141,6 +141,8 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 config_generation; /* raised when phases or handlers change */
 	pg_atomic_uint32 wants_room;		/* a touch found its partition full */
 	pg_atomic_uint32 dozing;			/* the scheduler sleeps long: a return wakes it */
+	pg_atomic_uint32 queue_generation;	/* raised when jobs are due */
+	pg_atomic_uint64 active_users;		/* in the map */
 	pg_atomic_uint64 touches_spilled;	/* touches that went to the table */
 	pg_atomic_uint64 touches_lost;		/* ... and could not: read-only, map full */
 	pg_atomic_uint64 returns;			/* users whose return was noticed */
@@ -343,7 +345,8 @@ typedef struct ErosTrackerSize
 extern Size eros_tracker_shmem_size(void);
 extern void eros_tracker_shmem_init(void);
 extern bool eros_tracker_is_active(Oid dboid, const ErosKey *key);
-extern bool eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned);
+extern bool eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
+							   bool *inserted);
 extern int eros_tracker_npartitions(void);
 extern bool eros_tracker_has_returned(int partition);
 extern void eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan);
@@ -352,7 +355,6 @@ extern int eros_tracker_remove_swept(Oid dboid, const ErosIdleUser *users, int n
 extern void eros_tracker_unmark_swept(Oid dboid, const ErosIdleUser *users, int nusers);
 extern void eros_tracker_clear_returned(Oid dboid, const ErosKey *keys, int nkeys);
 extern void eros_tracker_forget_database(Oid dboid);
-extern uint64 eros_tracker_count(Oid dboid);
 extern void eros_tracker_size(ErosTrackerSize *size);
 
 /* ------------------------------------------------------------------------
@@ -409,6 +411,7 @@ typedef struct ErosConfig
 	ErosPhase phases[EROS_MAX_PHASES]; /* by phase */
 	int nhandlers;
 	ErosHandler *handlers;
+	MemoryContext context;
 } ErosConfig;
 
 /* The rows that a handler's call returned, checked. */
@@ -420,6 +423,9 @@ typedef struct ErosResults
 } ErosResults;
 
 extern ErosConfig *eros_config(void);
+extern ErosConfig *eros_config_reload(void);
+extern void eros_config_by_hand(void);
+extern void eros_config_free_retired(void);
 extern bool eros_config_is_dirty(void);
 extern ErosHandler *eros_handler_by_name(const char *name, bool missing_ok);
 extern ErosPhase *eros_phase(int phase);

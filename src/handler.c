@@ -79,8 +79,12 @@ enum
 	HANDLER_ERROR
 };
 
-static ErosConfig config = {0};
-static MemoryContext config_context = NULL;
+/* The copy, and those before it that somebody in this transaction may still use. */
+static ErosConfig *config = NULL;
+static List *retired = NIL;
+
+/* Only eros_config_reload() reads the configuration anew: a background process. */
+static bool reload_by_hand = false;
 
 /* A handler is being called, and may itself call functions of EROS. */
 static bool config_pinned = false;
@@ -118,7 +122,7 @@ open_table(const char *name)
 static void
 load_phase(HeapTuple tuple, TupleDesc desc)
 {
-	ErosPhase *phase = &config.phases[config.nphases++];
+	ErosPhase *phase = &config->phases[config->nphases++];
 	bool isnull;
 
 	phase->phase = DatumGetInt16(heap_getattr(tuple, PHASE_PHASE, desc, &isnull));
@@ -137,8 +141,8 @@ load_handler(HeapTuple tuple, TupleDesc desc)
 	Oid user_type;
 	Datum label;
 
-	config.handlers = repalloc(config.handlers, sizeof(ErosHandler) * (config.nhandlers + 1));
-	handler = &config.handlers[config.nhandlers++];
+	config->handlers = repalloc(config->handlers, sizeof(ErosHandler) * (config->nhandlers + 1));
+	handler = &config->handlers[config->nhandlers++];
 	memset(handler, 0, sizeof(ErosHandler));
 	handler->handler_id = DatumGetInt32(heap_getattr(tuple, HANDLER_ID, desc, &isnull));
 	strlcpy(handler->name,
@@ -193,59 +197,99 @@ compare_phases(const void *a, const void *b)
 	return ((const ErosPhase *) a)->phase - ((const ErosPhase *) b)->phase;
 }
 
-/* Gives the configuration, read anew if it has changed; needs a transaction. */
+/* Frees the copies that were replaced in the transaction that has ended. */
+void
+eros_config_free_retired(void)
+{
+	ListCell *lc;
+
+	foreach (lc, retired)
+	{
+		ErosConfig *old = lfirst(lc);
+
+		for (int i = 0; i < old->nhandlers; i++)
+		{
+			if (old->handlers[i].plan)
+				SPI_freeplan(old->handlers[i].plan);
+		}
+		MemoryContextDelete(old->context);
+	}
+	list_free(retired);
+	retired = NIL;
+}
+
+/* Puts the copy aside; whoever has a pointer into it may go on until the transaction's end. */
+static void
+retire_config(void)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (config != NULL)
+		retired = lappend(retired, config);
+	config = NULL;
+	MemoryContextSwitchTo(old_context);
+}
+
+/* Reads the configuration if it has changed; needs a transaction. */
 ErosConfig *
-eros_config(void)
+eros_config_reload(void)
 {
 	ErosDatabase *db = eros_my_database();
 	uint64 generation;
-	MemoryContext old;
+	MemoryContext context;
+	MemoryContext old_context;
 
 	eros_check_loaded();
+	if (config_pinned && config != NULL)
+		return config;
 	if (db == NULL)
 		db = eros_database_slot(MyDatabaseId, true);
 	generation = db ? pg_atomic_read_u64(&db->config_generation) : 0;
-	if (config_pinned)
-		return &config;
 	if (eros_config_is_dirty())
 		generation = 0; /* what this transaction sees is not to be kept */
-	else if (generation != 0 && config.generation == generation)
-		return &config;
+	else if (config != NULL && generation != 0 && config->generation == generation)
+		return config;
 
-	/* in case this fails in the middle */
-	config.generation = 0;
-	for (int i = 0; i < config.nhandlers; i++)
-	{
-		if (config.handlers[i].plan)
-			SPI_freeplan(config.handlers[i].plan);
-		config.handlers[i].plan = NULL;
-	}
-	config.nhandlers = 0;
-	config.nphases = 0;
-	config.handlers = NULL;
-	if (config_context == NULL)
-		config_context =
-			AllocSetContextCreate(TopMemoryContext, "eros configuration", ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(config_context);
-
-	old = MemoryContextSwitchTo(config_context);
-	config.handlers = palloc(sizeof(ErosHandler));
+	retire_config();
+	context = AllocSetContextCreate(TopMemoryContext, "eros configuration", ALLOCSET_SMALL_SIZES);
+	old_context = MemoryContextSwitchTo(context);
+	config = palloc0(sizeof(ErosConfig));
+	config->context = context;
+	config->handlers = palloc(sizeof(ErosHandler));
 	load_table("phase", load_phase);
 	load_table("handler", load_handler);
-	MemoryContextSwitchTo(old);
-	qsort(config.phases, config.nphases, sizeof(ErosPhase), compare_phases);
-	config.generation = generation;
-	return &config;
+	MemoryContextSwitchTo(old_context);
+	qsort(config->phases, config->nphases, sizeof(ErosPhase), compare_phases);
+	config->generation = generation;
+	return config;
+}
+
+/* Gives the configuration, in a session always the newest. */
+ErosConfig *
+eros_config(void)
+{
+	if (reload_by_hand && config != NULL)
+		return config;
+	return eros_config_reload();
+}
+
+/* Has this process read the configuration when it asks for it only. */
+void
+eros_config_by_hand(void)
+{
+	reload_by_hand = true;
 }
 
 /* Finds a phase of the configuration, or NULL. */
 ErosPhase *
 eros_phase(int phase)
 {
-	for (int i = 0; i < config.nphases; i++)
+	ErosConfig *current = eros_config();
+
+	for (int i = 0; i < current->nphases; i++)
 	{
-		if (config.phases[i].phase == phase)
-			return &config.phases[i];
+		if (current->phases[i].phase == phase)
+			return &current->phases[i];
 	}
 	return NULL;
 }
@@ -375,6 +419,45 @@ check_may_change(const ErosHandler *handler)
 				 errmsg("must be owner of handler \"%s\"", handler->name)));
 }
 
+/* Runs a statement on a handler's id, as the extension's owner; returns the rows it changed. */
+static uint64
+execute_for_handler(const ErosHandler *handler, const char *sql)
+{
+	Oid argtypes[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(handler->handler_id)};
+	ErosRoleScope scope;
+	uint64 processed;
+
+	eros_owner_begin(&scope);
+	SPI_execute_with_args(sql, 1, argtypes, values, NULL, false, 0);
+	processed = SPI_processed;
+	eros_owner_end(&scope);
+	return processed;
+}
+
+/* Deletes all jobs of a handler. */
+static void
+delete_jobs_of(const ErosHandler *handler)
+{
+	execute_for_handler(handler,
+						"WITH gone AS (DELETE FROM eros.job j WHERE j.handler_id = $1"
+						"	RETURNING j.handler_id, j.status),"
+						" sums AS (SELECT g.handler_id, g.status, count(*) AS jobs FROM gone g GROUP BY 1, 2)"
+						" SELECT eros.account_jobs(s.handler_id, s.status, -s.jobs) FROM sums s");
+}
+
+/* Deletes all results of a handler. */
+static void
+delete_results_of(const ErosHandler *handler)
+{
+	execute_for_handler(handler,
+						"WITH gone AS ("
+						"	DELETE FROM eros.cache c WHERE c.handler_id = $1"
+						"	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes),"
+						" sums AS (SELECT g.tableoid, sum(g.bytes)::bigint AS bytes FROM gone g GROUP BY 1)"
+						" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
+}
+
 /* add_handler(name, function, phase, ttl, max_attempts, timeout, enabled, replace) returns integer */
 Datum
 eros_add_handler(PG_FUNCTION_ARGS)
@@ -470,26 +553,16 @@ eros_add_handler(PG_FUNCTION_ARGS)
 
 		SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2",
 							  2, job_types, job_values, NULL, false, 0);
+
+		/* jobs of the other kind of users, results of the other class of lifetimes */
+		if (existing->key_type != key_type)
+			delete_jobs_of(existing);
+		if (existing->bucket != eros_cache_bucket(ttl_us))
+			delete_results_of(existing);
 	}
 	SPI_execute("SELECT eros.create_partitions()", false, 0);
 	eros_owner_end(&scope);
 	PG_RETURN_INT32(handler_id);
-}
-
-/* Runs a statement on a handler's id, as the extension's owner; returns the rows it changed. */
-static uint64
-execute_for_handler(const ErosHandler *handler, const char *sql)
-{
-	Oid argtypes[] = {INT4OID};
-	Datum values[] = {Int32GetDatum(handler->handler_id)};
-	ErosRoleScope scope;
-	uint64 processed;
-
-	eros_owner_begin(&scope);
-	SPI_execute_with_args(sql, 1, argtypes, values, NULL, false, 0);
-	processed = SPI_processed;
-	eros_owner_end(&scope);
-	return processed;
 }
 
 /* Finds the handler of the first argument, which the caller must be allowed to change. */
@@ -508,14 +581,9 @@ eros_drop_handler(PG_FUNCTION_ARGS)
 {
 	ErosHandler *handler = handler_to_change(fcinfo);
 
+	delete_jobs_of(handler);
+	delete_results_of(handler);
 	execute_for_handler(handler, "DELETE FROM eros.handler WHERE handler_id = $1");
-	execute_for_handler(handler, "DELETE FROM eros.job WHERE handler_id = $1");
-	execute_for_handler(handler,
-						"WITH gone AS ("
-						"	DELETE FROM eros.cache c WHERE c.handler_id = $1"
-						"	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes),"
-						" sums AS (SELECT g.tableoid, sum(g.bytes)::bigint AS bytes FROM gone g GROUP BY 1)"
-						" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
 	PG_RETURN_VOID();
 }
 

@@ -65,6 +65,7 @@ typedef struct KnownDatabase
 	Oid dboid;
 	bool exists;					/* seen in the last look at pg_database */
 	bool absent;					/* looked at: has no extension */
+	bool running;					/* its scheduler has found the extension */
 	bool blocked;					/* no slot was free for it */
 	BackgroundWorkerHandle *handle; /* of its scheduler */
 	uint64 start_after_ms;
@@ -292,12 +293,16 @@ see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 			if (slot != NULL && slot->state == EROS_DB_RUNNING)
 			{
 				database->backoff_ms = 0;
+				if (!database->running)
+					pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+				database->running = true;
 				return false;
 			}
 			return true; /* it will tell */
 		}
 		pfree(database->handle);
 		database->handle = NULL;
+		database->running = false;
 		database->backoff_ms =
 			Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
 		database->start_after_ms = now_ms + database->backoff_ms;
@@ -315,9 +320,8 @@ see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 	{
 		/* announced: the extension has been created */
 		database->absent = false;
-		pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
 	}
-	if (database->absent || (slot != NULL && is_held(slot)))
+	if (database->absent || (slot != NULL && (is_held(slot) || slot->scheduler_pid != 0)))
 		return false;
 	if (slot == NULL)
 		slot = eros_database_slot(database->dboid, true);

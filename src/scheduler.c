@@ -225,12 +225,29 @@ exit_if_dropped(void)
 	proc_exit(0);
 }
 
+/* Gives back slots that a scheduler before this one kept for workers that never came. */
+static void
+release_stale_slots(void)
+{
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].dboid == db->dboid && eros_workers_array[i].pid == 0)
+		{
+			eros_workers_array[i].dboid = InvalidOid;
+			eros_workers_array[i].ticket = 0;
+		}
+	}
+	LWLockRelease(eros_shared->lock);
+}
+
 /* Counts what is there, reads the configuration, before the first round. */
 static void
 initialize(void)
 {
+	release_stale_slots();
 	begin();
-	eros_config();
+	eros_config_reload();
 	eros_queue_recount();
 	eros_sweep_recount();
 	eros_cache_recount();
@@ -318,7 +335,10 @@ serve_queue(TimestampTz *next)
 	}
 	commit();
 	if (due <= eros_now())
+	{
+		pg_atomic_fetch_add_u32(&db->queue_generation, 1);
 		provide_workers();
+	}
 	else
 		*next = Min(*next, due);
 }
@@ -335,6 +355,9 @@ run_round(long *at_least_ms)
 	bool backfilling;
 
 	exit_if_dropped();
+	begin();
+	eros_config_reload();
+	commit();
 	if (pg_atomic_read_u64(&db->config_generation) != generation)
 	{
 		generation = pg_atomic_read_u64(&db->config_generation);
@@ -390,6 +413,10 @@ take_slot(Datum arg)
 	LWLockRelease(eros_shared->lock);
 	before_shmem_exit(scheduler_exit, (Datum) 0);
 	eros_process_init(dboid, "eros scheduler");
+	eros_config_by_hand();
+
+	/* a session that keeps a row locked does not keep the others' sweep */
+	SetConfigOption("lock_timeout", "5s", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /* The scheduler's process. */

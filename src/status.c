@@ -82,7 +82,7 @@ eros_database_info(PG_FUNCTION_ARGS)
 	row[n++] = BoolGetDatum(db->no_worker_slot);
 	row[n++] = BoolGetDatum(db->by_pg_cron);
 	row[n++] = Int32GetDatum(count_workers(MyDatabaseId));
-	row[n++] = Int64GetDatum((int64) eros_tracker_count(MyDatabaseId));
+	row[n++] = counter(&db->active_users);
 	row[n++] = counter(&db->touches_spilled);
 	row[n++] = counter(&db->touches_lost);
 	row[n++] = counter(&db->users_spilled);

@@ -112,7 +112,11 @@ end_sweep(bool committed)
 {
 	if (committed)
 	{
-		eros_tracker_remove_swept(MyDatabaseId, leaving, nleaving);
+		int removed = eros_tracker_remove_swept(MyDatabaseId, leaving, nleaving);
+		ErosDatabase *db = eros_my_database();
+
+		if (db != NULL)
+			pg_atomic_fetch_sub_u64(&db->active_users, removed);
 		eros_tracker_clear_returned(MyDatabaseId, cleared, ncleared);
 	}
 	else
@@ -199,7 +203,11 @@ delete_rows(const ErosKey *keys, int nkeys)
 
 	if (nkeys == 0)
 		return;
-	eros_plan(&plan, "DELETE FROM eros.activity WHERE user_id = ANY ($1) RETURNING phase", 1,
+	eros_plan(&plan,
+			  "DELETE FROM eros.activity a WHERE a.ctid = ANY (ARRAY("
+			  "	SELECT o.ctid FROM eros.activity o WHERE o.user_id = ANY ($1)"
+			  "	FOR UPDATE SKIP LOCKED)) RETURNING a.phase",
+			  1,
 			  argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -386,7 +394,8 @@ sweep_phase(ErosSweep *sweep, ErosConfig *config, int p, TimestampTz now, int li
 
 	eros_plan(&find_plan,
 			  "SELECT user_id, last_seen FROM eros.activity"
-			  " WHERE phase = $1 AND last_seen <= $2 ORDER BY last_seen LIMIT $3",
+			  " WHERE phase = $1 AND last_seen <= $2 ORDER BY last_seen LIMIT $3"
+			  " FOR UPDATE SKIP LOCKED",
 			  3, find_types);
 	SPI_execute_plan(find_plan, find_values, NULL, false, 0);
 	found = (int) SPI_processed;

@@ -378,7 +378,8 @@ touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
  * work on him.
  */
 bool
-eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned)
+eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
+				   bool *inserted)
 {
 	uint64 hash = hash_key(dboid, key);
 	int partition = partition_of(hash);
@@ -389,6 +390,7 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 	uint32 spare_bits = 0;
 	bool room = true;
 
+	*inserted = false;
 	for (;;)
 	{
 		uint32 nslots;
@@ -426,6 +428,7 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 		part->used++;
 		pg_atomic_fetch_add_u32(&part->returned, 1);
 		*returned = true;
+		*inserted = true;
 		break;
 	}
 	LWLockRelease(&part->lock);
@@ -680,30 +683,6 @@ eros_tracker_forget_database(Oid dboid)
 	}
 }
 
-/* Counts the active users of a database. */
-uint64
-eros_tracker_count(Oid dboid)
-{
-	uint64 count = 0;
-
-	for (int partition = 0; partition < NPARTITIONS; partition++)
-	{
-		TrackerPartition *part = &partitions[partition].p;
-		TrackerSlot *slots = slots_of(partition);
-
-		if (part->used == 0)
-			continue;
-		LWLockAcquire(&part->lock, LW_SHARED);
-		for (uint32 i = 0; i < (uint32) 1 << part->slot_bits; i++)
-		{
-			if (pg_atomic_read_u32(&slots[i].state) != 0 && slots[i].dboid == dboid)
-				count++;
-		}
-		LWLockRelease(&part->lock);
-	}
-	return count;
-}
-
 /* Tells the size of the map: all databases, without a lock. */
 void
 eros_tracker_size(ErosTrackerSize *size)
@@ -767,6 +746,7 @@ touch_slow(const ErosKey *key, TimestampTz now)
 {
 	ErosDatabase *db = eros_my_database();
 	bool returned;
+	bool inserted;
 
 	if (db == NULL)
 	{
@@ -779,11 +759,13 @@ touch_slow(const ErosKey *key, TimestampTz now)
 					 errhint("Raise eros.max_databases and restart the server.")));
 		eros_launcher_wake();
 	}
-	if (!eros_tracker_enter(MyDatabaseId, key, now, &returned))
+	if (!eros_tracker_enter(MyDatabaseId, key, now, &returned, &inserted))
 	{
 		touch_table(db, key, now);
 		returned = true;
 	}
+	if (inserted)
+		pg_atomic_fetch_add_u64(&db->active_users, 1);
 	if (returned)
 	{
 		pg_atomic_fetch_add_u64(&db->returns, 1);

@@ -376,7 +376,7 @@ refresh_config(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	there = OidIsValid(get_extension_oid("eros", true));
 	if (there)
-		eros_config();
+		eros_config_reload();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return there;
@@ -423,9 +423,16 @@ run_piece(uint64 *wait_ns)
 static bool
 run_next(uint64 *wait_ns)
 {
+	static uint32 queue_generation = 0;
+	ErosDatabase *db = eros_my_database();
 	ErosConfig *config = eros_config();
 	uint64 now = eros_monotonic_ns();
 
+	if (db != NULL && pg_atomic_read_u32(&db->queue_generation) != queue_generation)
+	{
+		queue_generation = pg_atomic_read_u32(&db->queue_generation);
+		memset(phase_has_work, true, sizeof(phase_has_work));
+	}
 	*wait_ns = PG_UINT64_MAX;
 	if (run_piece(wait_ns))
 		return true;
@@ -463,6 +470,18 @@ run_next(uint64 *wait_ns)
 	return false;
 }
 
+/* Tells whether DDL keeps EROS out of a database. */
+static bool
+is_held(Oid dboid)
+{
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		if (eros_databases[i].dboid == dboid)
+			return eros_databases[i].held_by != 0;
+	}
+	return true;
+}
+
 /* Takes the slot that the scheduler has kept; ends the process when it is not ours any more. */
 static void
 take_slot(Datum arg)
@@ -474,8 +493,10 @@ take_slot(Datum arg)
 	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	dboid = worker->dboid;
-	if (worker->ticket != ticket || !OidIsValid(dboid) || worker->pid != 0)
+	if (worker->ticket != ticket || !OidIsValid(dboid) || worker->pid != 0 || is_held(dboid))
 	{
+		if (worker->ticket == ticket && worker->pid == 0)
+			worker->dboid = InvalidOid;
 		LWLockRelease(eros_shared->lock);
 		proc_exit(0);
 	}
@@ -491,6 +512,7 @@ take_slot(Datum arg)
 	pg_atomic_write_u64(&worker->cpu_used_ns, 0);
 	eros_halt_install(worker);
 	eros_process_init(dboid, "eros worker");
+	eros_config_by_hand();
 }
 
 /* Waits for the governor, or for work; returns whether to go on. */
