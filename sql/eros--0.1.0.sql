@@ -54,6 +54,11 @@ CREATE FUNCTION @extschema@.eros_touch(user_id uuid) RETURNS void
 COMMENT ON FUNCTION @extschema@.eros_touch(uuid) IS
 	'records that the user is active now. NULL: nothing happens. Error 22023 for a uuid whose high half is zero, which stands for a bigint user';
 
+CREATE FUNCTION @extschema@.eros_touch(user_id text) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_touch_text' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.eros_touch(text) IS
+	'the same for a user id whose type the driver does not tell: a whole number is a bigint user, anything else a uuid. Error 22P02 when it is neither';
+
 CREATE FUNCTION @extschema@.eros_touch(user_ids bigint[]) RETURNS void
 	AS 'MODULE_PATHNAME', 'eros_touch_bigint_array' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.eros_touch(bigint[]) IS
@@ -66,6 +71,7 @@ COMMENT ON FUNCTION @extschema@.eros_touch(uuid[]) IS
 
 REVOKE ALL ON FUNCTION @extschema@.eros_touch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.eros_touch(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.eros_touch(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.eros_touch(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.eros_touch(uuid[]) FROM PUBLIC;
 
@@ -289,6 +295,11 @@ CREATE FUNCTION eros.get(handler text, user_id uuid) RETURNS jsonb
 COMMENT ON FUNCTION eros.get(text, uuid) IS
 	'the user''s result of this handler, or NULL when there is none that has not expired';
 
+CREATE FUNCTION eros.get(handler text, user_id text) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'eros_get_text' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION eros.get(text, text) IS
+	'the same for a user id whose type the driver does not tell: a whole number is a bigint user, anything else a uuid';
+
 CREATE FUNCTION eros.get_many(handler text, user_ids bigint[])
 	RETURNS TABLE (user_id bigint, value jsonb)
 	AS 'MODULE_PATHNAME', 'eros_get_many_bigint' LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100;
@@ -311,6 +322,11 @@ CREATE FUNCTION eros.invalidate(handler text, user_id uuid) RETURNS boolean
 COMMENT ON FUNCTION eros.invalidate(text, uuid) IS
 	'deletes the user''s result of this handler; returns whether there was one';
 
+CREATE FUNCTION eros.invalidate(handler text, user_id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'eros_invalidate_text' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.invalidate(text, text) IS
+	'the same for a user id whose type the driver does not tell: a whole number is a bigint user, anything else a uuid';
+
 CREATE FUNCTION eros.run_now(handler text, user_id bigint) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'eros_run_now_bigint' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION eros.run_now(text, bigint) IS
@@ -320,6 +336,11 @@ CREATE FUNCTION eros.run_now(handler text, user_id uuid) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'eros_run_now_uuid' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION eros.run_now(text, uuid) IS
 	'for development: calls the handler for one user now, stores the result and returns it';
+
+CREATE FUNCTION eros.run_now(handler text, user_id text) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'eros_run_now_text' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION eros.run_now(text, text) IS
+	'the same for a user id whose type the driver does not tell: a whole number is a bigint user, anything else a uuid';
 
 CREATE FUNCTION eros.cache_partitions(
 	OUT partition regclass, OUT bucket smallint, OUT lower timestamptz, OUT upper timestamptz,

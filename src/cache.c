@@ -52,10 +52,12 @@
 
 PG_FUNCTION_INFO_V1(eros_get_bigint);
 PG_FUNCTION_INFO_V1(eros_get_uuid);
+PG_FUNCTION_INFO_V1(eros_get_text);
 PG_FUNCTION_INFO_V1(eros_get_many_bigint);
 PG_FUNCTION_INFO_V1(eros_get_many_uuid);
 PG_FUNCTION_INFO_V1(eros_invalidate_bigint);
 PG_FUNCTION_INFO_V1(eros_invalidate_uuid);
+PG_FUNCTION_INFO_V1(eros_invalidate_text);
 PG_FUNCTION_INFO_V1(eros_cache_partitions);
 PG_FUNCTION_INFO_V1(eros_account_cache_bytes);
 PG_FUNCTION_INFO_V1(eros_close_partition);
@@ -587,6 +589,13 @@ eros_get_uuid(PG_FUNCTION_ARGS)
 	return get_one(fcinfo, eros_key_from_uuid(PG_GETARG_UUID_P(1)));
 }
 
+/* get(handler, text) returns jsonb */
+Datum
+eros_get_text(PG_FUNCTION_ARGS)
+{
+	return get_one(fcinfo, eros_key_from_text(PG_GETARG_TEXT_PP(1)));
+}
+
 /* Gives the results for an array of users. */
 static Datum
 get_many(FunctionCallInfo fcinfo, Oid element_type)
@@ -655,6 +664,13 @@ Datum
 eros_invalidate_uuid(PG_FUNCTION_ARGS)
 {
 	return invalidate(fcinfo, eros_key_from_uuid(PG_GETARG_UUID_P(1)));
+}
+
+/* invalidate(handler, text) returns boolean */
+Datum
+eros_invalidate_text(PG_FUNCTION_ARGS)
+{
+	return invalidate(fcinfo, eros_key_from_text(PG_GETARG_TEXT_PP(1)));
 }
 
 /* ------------------------------------------------------------------------

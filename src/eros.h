@@ -77,6 +77,7 @@ eros_key_compare(const ErosKey *a, const ErosKey *b)
 extern int eros_key_qsort_compare(const void *a, const void *b);
 extern ErosKey eros_key_from_bigint(int64 user);
 extern ErosKey eros_key_from_uuid(const pg_uuid_t *uuid);
+extern ErosKey eros_key_from_text(const text *user);
 extern ErosKey eros_key_from_stored(const pg_uuid_t *uuid);
 extern void eros_key_to_uuid(const ErosKey *key, pg_uuid_t *uuid);
 extern Datum eros_key_get_datum(const ErosKey *key);

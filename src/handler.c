@@ -48,6 +48,7 @@ PG_FUNCTION_INFO_V1(eros_disable_handler);
 PG_FUNCTION_INFO_V1(eros_retry);
 PG_FUNCTION_INFO_V1(eros_run_now_bigint);
 PG_FUNCTION_INFO_V1(eros_run_now_uuid);
+PG_FUNCTION_INFO_V1(eros_run_now_text);
 
 #define SIGNATURE_HINT                                                                           \
 	"A handler is CREATE FUNCTION name(user_ids bigint[]) RETURNS TABLE (user_id bigint, value " \
@@ -949,4 +950,11 @@ Datum
 eros_run_now_uuid(PG_FUNCTION_ARGS)
 {
 	return run_now(fcinfo, eros_key_from_uuid(PG_GETARG_UUID_P(1)));
+}
+
+/* run_now(handler, text) returns jsonb */
+Datum
+eros_run_now_text(PG_FUNCTION_ARGS)
+{
+	return run_now(fcinfo, eros_key_from_text(PG_GETARG_TEXT_PP(1)));
 }

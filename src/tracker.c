@@ -51,6 +51,7 @@
 
 PG_FUNCTION_INFO_V1(eros_touch_bigint);
 PG_FUNCTION_INFO_V1(eros_touch_uuid);
+PG_FUNCTION_INFO_V1(eros_touch_text);
 PG_FUNCTION_INFO_V1(eros_touch_bigint_array);
 PG_FUNCTION_INFO_V1(eros_touch_uuid_array);
 
@@ -801,6 +802,17 @@ Datum
 eros_touch_uuid(PG_FUNCTION_ARGS)
 {
 	ErosKey key = eros_key_from_uuid(PG_GETARG_UUID_P(0));
+
+	eros_check_loaded();
+	touch(&key, eros_now());
+	PG_RETURN_VOID();
+}
+
+/* eros_touch(text) returns void */
+Datum
+eros_touch_text(PG_FUNCTION_ARGS)
+{
+	ErosKey key = eros_key_from_text(PG_GETARG_TEXT_PP(0));
 
 	eros_check_loaded();
 	touch(&key, eros_now());

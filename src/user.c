@@ -8,6 +8,10 @@
  * hand-made ones do: they are refused at the edge, for they would be taken for
  * somebody else.
  *
+ * Functions that take a user have a variant for text as well: drivers that
+ * send parameters without a type would find them ambiguous otherwise.  What is
+ * written as a whole number is a bigint user, anything else must be a uuid.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -18,6 +22,7 @@
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 PG_FUNCTION_INFO_V1(eros_user_key);
 PG_FUNCTION_INFO_V1(eros_user_bigint);
@@ -65,6 +70,26 @@ eros_key_from_uuid(const pg_uuid_t *uuid)
 				 errdetail("A uuid whose high half is zero stands for a bigint user."),
 				 errhint("Use uuids of RFC 9562, or bigint ids.")));
 	return key;
+}
+
+/* Gives the key of a user that is written as text: a whole number or a uuid. */
+ErosKey
+eros_key_from_text(const text *user)
+{
+	char *written = text_to_cstring(user);
+	Size length = strlen(written);
+	Datum value;
+
+	if (length < 32 && strspn(written, "+-0123456789 ") == length)
+		return eros_key_from_bigint(
+			DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(written))));
+	if (length < 32 || strspn(written, "{}-0123456789abcdefABCDEF") != length)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("invalid user id: \"%s\"", written),
+				 errhint("A user id is a bigint or a uuid.")));
+	value = DirectFunctionCall1(uuid_in, CStringGetDatum(written));
+	return eros_key_from_uuid(DatumGetUUIDP(value));
 }
 
 /* Writes a key as a uuid. */

@@ -1,0 +1,127 @@
+# Restarts and crashes: what was there is there after it, nothing is done twice, and processes that
+# died come back.
+
+use strict;
+use warnings;
+
+use ErosTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $users = 0;
+my $node = eros_node('main', "restart_after_crash = on\n");
+
+# Touches new users and waits until their jobs are pending, safe on disk.
+sub new_jobs
+{
+	my ($count) = @_;
+	my $pending = value($node, 'postgres', 'SELECT count(*) FROM eros.job');
+
+	$node->safe_psql('postgres',
+		sprintf 'SELECT eros_touch(u) FROM generate_series(%d, %d) u', $users + 1, $users + $count);
+	$users += $count;
+	polls_to($node, 'postgres',
+		sprintf('SELECT count(*) >= %d FROM eros.job', $pending + $count),
+		"$count new jobs are pending");
+
+	# EROS commits asynchronously; a commit that does not takes the others along
+	$node->safe_psql('postgres', 'CREATE TABLE flush (); DROP TABLE flush');
+	return;
+}
+
+# Tests that every user so far comes to have his result, after one call each.
+sub all_done_once
+{
+	my ($after) = @_;
+
+	polls_to($node, 'postgres', 'SELECT count(*) FROM eros.job', "no job is left $after", 0);
+	is( value(
+			$node, 'postgres',
+			"SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(1::bigint, $users)))"
+		),
+		$users,
+		"all $users users have their result $after");
+	is( value($node, 'postgres', 'SELECT count(*) - count(DISTINCT user_id) FROM app.call'),
+		0, "nobody's result was stored twice $after");
+	return;
+}
+
+# Ends one of EROS's processes by a signal; returns its pid.
+sub end_process
+{
+	my ($signal, $pid_sql) = @_;
+	my $pid = value($node, 'postgres', $pid_sql);
+
+	die "no process: $pid_sql" unless $pid =~ /^\d+$/;
+	is(PostgreSQL::Test::Utils::system_log('pg_ctl', 'kill', $signal, $pid), 0, "$signal is sent");
+	return $pid;
+}
+
+create_eros($node, 'postgres');
+soon_idle($node, 'postgres', 2);
+gated_handler($node, 'postgres', 0.02);
+
+# a clean restart
+new_jobs(20);
+all_done_once('at first');
+reload_with($node, 'eros.workers' => 0);
+new_jobs(30);
+is(value($node, 'postgres', 'SELECT idle_users FROM eros.status'), 50, '50 users are idle');
+$node->restart;
+polls_to($node, 'postgres', running(), 'launcher and scheduler run after a restart');
+polls_to($node, 'postgres', 'SELECT idle_users FROM eros.status', 'idle users survive a clean restart', 50);
+is(value($node, 'postgres', 'SELECT sum(users) FROM eros.status_phase WHERE phase = 1'),
+	50, 'and are in their phase');
+is(value($node, 'postgres', 'SELECT count(*) FROM eros.job'), 30, 'pending jobs survive it');
+is(value($node, 'postgres', 'SELECT jobs_pending FROM eros.status'), 30, 'and are counted');
+is( value($node, 'postgres', "SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(1::bigint, 50)))"),
+	20,
+	'results survive it');
+cmp_ok(value($node, 'postgres', 'SELECT cache_bytes FROM eros.status'), '>', 20 * 100, 'and are counted');
+reload_with($node, 'eros.workers' => 1);
+all_done_once('after a clean restart');
+is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'ok', 'all is well');
+
+# the loss of a process
+my %pid_of = (
+	launcher => 'SELECT launcher_pid FROM eros.status',
+	scheduler => 'SELECT scheduler_pid FROM eros.status',
+	worker => q{SELECT pid FROM eros.status_worker WHERE activity = 'computing'});
+
+for my $case ([ 'TERM', 'worker' ], [ 'TERM', 'scheduler' ], [ 'TERM', 'launcher' ],
+	[ 'KILL', 'worker' ], [ 'KILL', 'scheduler' ], [ 'KILL', 'launcher' ])
+{
+	my ($signal, $which) = @$case;
+	my $what = $signal eq 'KILL' ? "the crash of a $which" : "the end of a $which";
+
+	open_gate($node, 'postgres', 0);
+	new_jobs(5);
+	polls_to($node, 'postgres', computing(), 'a worker is at work');
+	my $pid = end_process($signal, $pid_of{$which});
+
+	polls_to($node, 'postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid",
+		"the process is gone after $what");
+	polls_to($node, 'postgres', running(), "launcher and scheduler run after $what");
+	is(value($node, 'postgres', 'SELECT count(*) FROM eros.job'), 5, "the jobs are pending after $what");
+	open_gate($node, 'postgres', 1);
+	all_done_once("after $what");
+}
+
+# an immediate shutdown in the middle of the work
+open_gate($node, 'postgres', 1);
+new_jobs(100);
+polls_to($node, 'postgres', 'SELECT count(*) < 90 FROM eros.job', 'some of 100 jobs are done');
+$node->stop('immediate');
+$node->start;
+polls_to($node, 'postgres', running(), 'launcher and scheduler run after an immediate shutdown');
+is( value(
+		$node, 'postgres', q{
+		SELECT count(DISTINCT c.user_id) FROM app.call c
+		WHERE eros.get('gated', c.user_id) IS NULL}),
+	0,
+	'who is noted as done has his result');
+all_done_once('after an immediate shutdown');
+polls_to($node, 'postgres', 'SELECT status FROM eros.status', 'all is well', 'ok');
+
+$node->stop;
+done_testing();
