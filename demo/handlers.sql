@@ -41,11 +41,11 @@ LANGUAGE sql STABLE SET search_path = dating, pg_temp AS $$
         WHERE mine.member_id = me.member_id AND f.city_id = me.city_id AND f.sex = ANY (me.seeks)
         UNION ALL
         SELECT theirs.liked, 0, 1
-        FROM (SELECT liked FROM likes WHERE liker = me.member_id ORDER BY liked_at DESC LIMIT 10) AS mine
+        FROM (SELECT liked FROM likes WHERE liker = me.member_id ORDER BY liked_at DESC LIMIT 8) AS mine
         CROSS JOIN LATERAL (
-          SELECT liker FROM likes WHERE liked = mine.liked ORDER BY liked_at DESC LIMIT 10) AS friend
+          SELECT liker FROM likes WHERE liked = mine.liked ORDER BY liked_at DESC LIMIT 8) AS friend
         CROSS JOIN LATERAL (
-          SELECT liked FROM likes WHERE liker = friend.liker ORDER BY liked_at DESC LIMIT 10) AS theirs) AS found
+          SELECT liked FROM likes WHERE liker = friend.liker ORDER BY liked_at DESC LIMIT 8) AS theirs) AS found
       GROUP BY member_id) AS found
     JOIN member AS f USING (member_id)
     WHERE f.sex = ANY (me.seeks) AND abs(f.age - me.seeks_age) <= me.give_or_take

@@ -1,2 +1,66 @@
-\x
+-- What EROS has to show when the day is over. begin: unix time at which the day began; speed: its speed.
+\set QUIET on
+\pset footer off
+\pset null '-'
+SELECT '''epoch''::timestamptz + interval ''1 second'' * ' || :begin AS begun_at \gset
+
+\echo
+\echo '== SELECT * FROM eros.status'
+\pset expanded on
 SELECT * FROM eros.status;
+\pset expanded off
+
+-- a member who left in the evening and has not been back; to_day() tells the community's time of day
+CREATE FUNCTION pg_temp.to_day(at timestamptz, begun_at timestamptz, speed integer) RETURNS text
+LANGUAGE sql AS $$ SELECT to_char(timestamp 'epoch' + interval '6 hours' + (at - begun_at) * speed, 'HH24:MI') $$;
+SELECT m.member_id, m.name, m.age, c.name AS city, a.last_seen, pg_temp.to_day(a.last_seen, :begun_at, :speed) AS left_at
+FROM eros.activity AS a
+JOIN dating.member AS m ON m.member_id = eros.user_bigint(a.user_id)
+JOIN dating.city AS c USING (city_id)
+WHERE pg_temp.to_day(a.last_seen, :begun_at, :speed) BETWEEN '19:00' AND '22:00'
+  AND jsonb_array_length(eros.get('who_liked_you', m.member_id)) >= 5
+  AND jsonb_array_length(eros.get('candidates', m.member_id)) >= 5
+  AND eros.get('matches', m.member_id) IS NOT NULL
+ORDER BY (eros.get('who_liked_you', m.member_id) -> 0 ->> 'liked_at')::timestamptz < :begun_at, m.member_id
+LIMIT 1 \gset
+
+\echo
+\echo '== While' :name 'was away: member' :member_id, :age, :city, who left at :left_at and has not been back
+\echo
+\echo 'eros.get(''who_liked_you'',' :member_id), the latest five
+SELECT name, age, city,
+  CASE WHEN liked_at >= :begun_at THEN 'today ' || pg_temp.to_day(liked_at, :begun_at, :speed)
+    ELSE liked_at::date::text END AS liked_at
+FROM jsonb_to_recordset(eros.get('who_liked_you', :member_id))
+  AS r (name text, age integer, city text, liked_at timestamptz) LIMIT 5;
+\echo 'eros.get(''candidates'',' :member_id), the first five
+SELECT name, age, city, shared_interests, through_friends
+FROM jsonb_to_recordset(eros.get('candidates', :member_id))
+  AS r (name text, age integer, city text, shared_interests integer, through_friends integer) LIMIT 5;
+\echo 'eros.get(''matches'',' :member_id), the first five
+SELECT name, age, city, shared_interests, percent
+FROM jsonb_to_recordset(eros.get('matches', :member_id))
+  AS r (name text, age integer, city text, shared_interests integer, percent integer) LIMIT 5;
+
+\echo '== How fresh they are'
+SELECT h.name AS result, pg_temp.to_day(c.computed_at, :begun_at, :speed) AS computed_at,
+  date_trunc('minute', (c.computed_at - :'last_seen') * :speed) AS after_leaving,
+  date_trunc('minute', (c.expires_at - c.computed_at)) AS kept_for
+FROM eros.cache AS c JOIN eros.handler AS h USING (handler_id)
+WHERE c.user_id = eros.user_key(:member_id) ORDER BY h.phase;
+
+\echo '== What was spent'
+SELECT handler, phase, users_done AS served, batches, batches_halted AS halted,
+  round(cpu_used_ms) AS cpu_ms, round(cpu_used_ms::numeric / nullif(users_done, 0), 1) AS ms_per_user,
+  hits, misses, hit_percent
+FROM eros.status_handler;
+
+\pset tuples_only on
+\pset format unaligned
+SELECT format(E'In all %s s of CPU in a minute, of two cores; the scheduler took %s s.\n'
+    'All three results for all 20,000 members, as a nightly job computes them: %s s.\n'
+    'Of the misses of each, %s are first visits: the cache was empty at six in the morning.',
+  round(sum(cpu_used_ms)::numeric / 1000), round(i.scheduler_cpu_ms::numeric / 1000, 1),
+  round(sum(cpu_used_ms / nullif(users_done, 0))::numeric * 20),
+  (SELECT count(DISTINCT m) FROM demo.moment, unnest(coming) AS m))
+FROM eros.status_handler, eros.status AS i GROUP BY i.scheduler_cpu_ms;

@@ -438,7 +438,8 @@ DECLARE
 	-- a little below the limit, so as not to be back at once
 	excess bigint;
 	p record;
-	gone record;
+	gone_entries bigint;
+	gone_bytes bigint;
 	evicted bigint := 0;
 BEGIN
 	SELECT sum(c.bytes) - pg_size_bytes(current_setting('eros.cache_limit')) * 0.95
@@ -462,11 +463,11 @@ BEGIN
 					RETURNING eros.entry_bytes(c.value) AS bytes
 				)
 				SELECT count(*) AS entries, coalesce(sum(bytes), 0)::bigint AS bytes FROM gone$sql$,
-				p.partition, excess) INTO gone;
-			EXIT WHEN gone.entries = 0;
-			PERFORM eros.account_cache_bytes(p.partition, -gone.bytes);
-			excess := excess - gone.bytes;
-			evicted := evicted + gone.entries;
+				p.partition, excess) INTO gone_entries, gone_bytes;
+			EXIT WHEN gone_entries = 0;
+			PERFORM eros.account_cache_bytes(p.partition, -gone_bytes);
+			excess := excess - gone_bytes;
+			evicted := evicted + gone_entries;
 		END LOOP;
 	END LOOP;
 	RETURN evicted;

@@ -130,8 +130,7 @@ compare_partitions(const void *a, const void *b)
 	TimestampTz ua = ((const CachePartition *) a)->upper;
 	TimestampTz ub = ((const CachePartition *) b)->upper;
 
-	return ua < ub ? 1 : ua > ub ? -1
-								 : 0;
+	return ua < ub ? 1 : ua > ub ? -1 : 0;
 }
 
 /* Makes sure that the list is up to date. */
@@ -151,18 +150,17 @@ load_partitions(void)
 	}
 	parent = get_relname_relid("cache", get_namespace_oid("eros", true));
 	if (!OidIsValid(parent))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"eros\" is not installed in this database"),
-				 errhint("Run CREATE EXTENSION eros.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("extension \"eros\" is not installed in this database"),
+						errhint("Run CREATE EXTENSION eros.")));
 	rel = table_open(parent, AccessShareLock);
 	partitions_valid = true; /* unless it changes while we look */
 	desc = eros_partition_desc(rel);
 	if (partitions)
 		pfree(partitions);
 	npartitions = 0;
-	partitions = MemoryContextAllocZero(TopMemoryContext,
-										sizeof(CachePartition) * Max(desc->nparts, 1));
+	partitions =
+		MemoryContextAllocZero(TopMemoryContext, sizeof(CachePartition) * Max(desc->nparts, 1));
 
 	/*
 	 * The bounds of range partitions are a sorted list, and indexes[i] is the
@@ -317,7 +315,8 @@ mark_read(const ErosHandler *handler, const ErosKey *key, TimestampTz computed_a
 {
 	ErosReadWindow *window =
 		read_window(handler->stats, partition_upper(handler->bucket, expires_at), false);
-	uint64 hash = (key->lo ^ (key->hi << 1) ^ (uint64) computed_at) * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64 hash =
+		(key->lo ^ (key->hi << 1) ^ (uint64) computed_at) * UINT64CONST(0x9E3779B97F4A7C15);
 	hyperLogLogState state;
 
 	if (window == NULL)
@@ -423,8 +422,8 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 				 const ErosResults *results)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, UUIDARRAYOID,
-					  JSONBARRAYOID};
+	Oid argtypes[] = {INT4OID,		  INT2OID,		TIMESTAMPTZOID,
+					  TIMESTAMPTZOID, UUIDARRAYOID, JSONBARRAYOID};
 	TimestampTz now = eros_now();
 	TimestampTz expires_at = now + handler->ttl_us;
 	Datum values[6];
@@ -435,8 +434,8 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 	load_partitions();
 	for (int i = 0; i < npartitions; i++)
 		have_partition = have_partition ||
-						 (partitions[i].bucket == handler->bucket && partitions[i].lower <= expires_at &&
-						  expires_at < partitions[i].upper);
+						 (partitions[i].bucket == handler->bucket &&
+						  partitions[i].lower <= expires_at && expires_at < partitions[i].upper);
 	if (!have_partition)
 		SPI_execute("SELECT eros.create_partitions()", false, 0);
 
@@ -448,12 +447,13 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 	values[2] = TimestampTzGetDatum(now);
 	values[3] = TimestampTzGetDatum(expires_at);
 	values[4] = key_array(results->keys, results->nrows);
-	values[5] = PointerGetDatum(construct_array(results->values, results->nrows, JSONBOID, -1, false,
-												TYPALIGN_INT));
+	values[5] = PointerGetDatum(
+		construct_array(results->values, results->nrows, JSONBOID, -1, false, TYPALIGN_INT));
 	eros_plan(&plan,
 			  "WITH stored AS (INSERT INTO eros.cache AS c"
 			  "	(user_id, computed_at, expires_at, handler_id, bucket, value)"
-			  "	SELECT n.user_id, $3, $4, $1, $2, n.value FROM unnest($5, $6) AS n (user_id, value)"
+			  "	SELECT n.user_id, $3, $4, $1, $2, n.value"
+			  "	FROM unnest($5, $6) AS n (user_id, value)"
 			  "	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes)"
 			  " SELECT s.tableoid, sum(s.bytes)::bigint FROM stored s GROUP BY 1",
 			  6, argtypes);
@@ -538,8 +538,8 @@ eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 		if (partitions[i].bucket != handler->bucket || partitions[i].upper <= now ||
 			partitions[i].lower > now + handler->ttl_us)
 			continue;
-		*found = probe_partition(&partitions[i], handler, &user, now, &value, &computed_at,
-								 &expires_at);
+		*found =
+			probe_partition(&partitions[i], handler, &user, now, &value, &computed_at, &expires_at);
 	}
 	if (*found)
 	{

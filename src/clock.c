@@ -73,9 +73,8 @@ check_may_change_clock(void)
 {
 	eros_check_loaded();
 	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be superuser to move the time of EROS")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must be superuser to move the time of EROS")));
 	if (!eros_developer)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -93,14 +92,12 @@ eros_advance_clock(PG_FUNCTION_ARGS)
 	check_may_change_clock();
 	if (step->month != 0 || step->day > 36500 || step->day < -36500 ||
 		step->time > (int64) 36500 * USECS_PER_DAY)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cannot move the time by months or by more than 36500 days")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("cannot move the time by months or by more than 36500 days")));
 	step_us = step->time + (int64) step->day * USECS_PER_DAY;
 	if (step_us < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the time of EROS can only be moved forward")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("the time of EROS can only be moved forward")));
 
 	pg_atomic_fetch_add_u64(&eros_shared->clock_offset_us, step_us);
 	if (pg_atomic_read_u64(&eros_shared->clock_frozen_at) != 0)

@@ -77,13 +77,11 @@ extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
 	PlannedStmt *pstmt, const char *query_string, bool read_only_tree,                    \
 		ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env, \
 		DestReceiver *dest, QueryCompletion *qc
-#define EROS_UTILITY_CALL \
-	pstmt, query_string, read_only_tree, context, params, query_env, dest, qc
+#define EROS_UTILITY_CALL pstmt, query_string, read_only_tree, context, params, query_env, dest, qc
 #else
 #define EROS_UTILITY_ARGS                                                        \
 	PlannedStmt *pstmt, const char *query_string, ProcessUtilityContext context, \
-		ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest,   \
-		QueryCompletion *qc
+		ParamListInfo params, QueryEnvironment *query_env, DestReceiver *dest, QueryCompletion *qc
 #define EROS_UTILITY_CALL pstmt, query_string, context, params, query_env, dest, qc
 #endif
 

@@ -43,7 +43,8 @@ PG_FUNCTION_INFO_V1(eros_maintenance_done);
  * name.  The job's name has the oid, so that a renamed database is found.
  */
 static const char wanted_sql[] =
-	"SELECT format('eros %s %s', j.job, d.oid) AS jobname, j.schedule, j.command, d.name AS database"
+	"SELECT format('eros %s %s', j.job, d.oid) AS jobname, j.schedule, j.command,"
+	" d.name AS database"
 	" FROM unnest($1::oid[], $2::text[]) AS d (oid, name),"
 	"      (VALUES ('partitions', '2-59/5 * * * *', 'SELECT eros.create_partitions()'),"
 	"              ('purge', '3-59/5 * * * *', 'SELECT eros.purge()'),"
@@ -110,20 +111,21 @@ reconcile(void)
 	Datum values[2];
 
 	databases_with_eros(values);
-	execute_for_databases(values,
-						  psprintf("WITH wanted AS (%s)"
-								   " SELECT cron.unschedule(j.jobid) FROM cron.job j"
-								   " WHERE j.jobname ~ '^eros (partitions|purge|clean-up) [0-9]+$'"
-								   " AND NOT EXISTS (SELECT FROM wanted w WHERE w.jobname = j.jobname"
-								   "   AND w.schedule = j.schedule AND w.command = j.command"
-								   "   AND w.database = j.database AND j.username = CURRENT_USER)",
-								   wanted_sql));
-	execute_for_databases(values,
-						  psprintf("WITH wanted AS (%s)"
-								   " SELECT cron.schedule_in_database(w.jobname, w.schedule, w.command, w.database)"
-								   " FROM wanted w WHERE NOT EXISTS"
-								   " (SELECT FROM cron.job j WHERE j.jobname = w.jobname)",
-								   wanted_sql));
+	execute_for_databases(
+		values, psprintf("WITH wanted AS (%s)"
+						 " SELECT cron.unschedule(j.jobid) FROM cron.job j"
+						 " WHERE j.jobname ~ '^eros (partitions|purge|clean-up) [0-9]+$'"
+						 " AND NOT EXISTS (SELECT FROM wanted w WHERE w.jobname = j.jobname"
+						 "   AND w.schedule = j.schedule AND w.command = j.command"
+						 "   AND w.database = j.database AND j.username = CURRENT_USER)",
+						 wanted_sql));
+	execute_for_databases(
+		values,
+		psprintf("WITH wanted AS (%s)"
+				 " SELECT cron.schedule_in_database(w.jobname, w.schedule, w.command, w.database)"
+				 " FROM wanted w WHERE NOT EXISTS"
+				 " (SELECT FROM cron.job j WHERE j.jobname = w.jobname)",
+				 wanted_sql));
 }
 
 /* The agent's process. */
@@ -167,20 +169,20 @@ eros_use_pg_cron(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	if (database == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("pg_cron is not loaded"),
-				 errhint("Add \"pg_cron\" to shared_preload_libraries and restart the server; without "
-						 "it, EROS's scheduler does the maintenance itself.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("pg_cron is not loaded"),
+			 errhint("Add \"pg_cron\" to shared_preload_libraries and restart the server; without "
+					 "it, EROS's scheduler does the maintenance itself.")));
 	request = pg_atomic_add_fetch_u32(&eros_shared->cron_request, 1);
 	eros_launcher_wake();
 	for (int waited_ms = 0; (int32) (pg_atomic_read_u32(&eros_shared->cron_done) - request) < 0;
 		 waited_ms += 20)
 	{
 		if (waited_ms > AGENT_TIMEOUT_MS)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("EROS could not reach pg_cron in database \"%s\"", database),
-					 errhint("See the server log.")));
+			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							errmsg("EROS could not reach pg_cron in database \"%s\"", database),
+							errhint("See the server log.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
@@ -188,11 +190,12 @@ eros_use_pg_cron(PG_FUNCTION_ARGS)
 	}
 	db = eros_my_database();
 	if (db == NULL || !db->by_pg_cron)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("pg_cron is not installed in database \"%s\"", database),
-				 errhint("Run CREATE EXTENSION pg_cron there; without it, EROS's scheduler does the "
-						 "maintenance itself.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("pg_cron is not installed in database \"%s\"", database),
+			 errhint("Run CREATE EXTENSION pg_cron there; without it, EROS's scheduler does the "
+					 "maintenance itself.")));
 	PG_RETURN_TEXT_P(cstring_to_text(database));
 }
 

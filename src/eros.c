@@ -84,8 +84,8 @@ static void define_settings(void);
 static void request_shmem(void);
 static void startup_shmem(void);
 static void at_transaction_end(XactEvent event, void *arg);
-static void at_subtransaction_end(SubXactEvent event, SubTransactionId sub,
-								  SubTransactionId parent, void *arg);
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg);
 
 /* Defines the settings, asks for shared memory and registers the launcher. */
 void
@@ -124,59 +124,62 @@ eros_check_loaded(void)
 static void
 define_settings(void)
 {
-	DefineCustomBoolVariable("eros.enabled",
-							 "Runs schedulers and workers; touches are recorded and results served without it.",
-							 NULL, &eros_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("eros.developer",
-							 "Lets superusers move the time of EROS, for tests.",
-							 NULL, &eros_developer, false, PGC_POSTMASTER, GUC_NOT_IN_SAMPLE,
-							 NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.workers", "Workers per database, at most.",
-							NULL, &eros_workers, 1, 0, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.max_workers", "Workers of the whole server, at most.",
-							NULL, &eros_max_workers, 16, 1, 1024, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.max_databases", "Databases that may have the extension.",
-							NULL, &eros_max_databases, 64, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.max_handlers", "Handlers of the whole server whose figures are kept.",
-							NULL, &eros_max_handlers, 128, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"eros.enabled",
+		"Runs schedulers and workers; touches are recorded and results served without it.", NULL,
+		&eros_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eros.developer", "Lets superusers move the time of EROS, for tests.",
+							 NULL, &eros_developer, false, PGC_POSTMASTER, GUC_NOT_IN_SAMPLE, NULL,
+							 NULL, NULL);
+	DefineCustomIntVariable("eros.workers", "Workers per database, at most.", NULL, &eros_workers,
+							1, 0, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_workers", "Workers of the whole server, at most.", NULL,
+							&eros_max_workers, 16, 1, 1024, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_databases", "Databases that may have the extension.", NULL,
+							&eros_max_databases, 64, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_handlers",
+							"Handlers of the whole server whose figures are kept.", NULL,
+							&eros_max_handlers, 128, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.tracker_memory", "Shared memory for active users, at most.",
 							"32 bytes a user, at most 7/8 full; used as it fills.",
-							&eros_tracker_memory_kb, 65536, 256, INT_MAX, PGC_POSTMASTER, GUC_UNIT_KB,
-							NULL, NULL, NULL);
+							&eros_tracker_memory_kb, 65536, 256, INT_MAX, PGC_POSTMASTER,
+							GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.quantum", "CPU time that one batch shall take.",
-							"Batches are sized by the measured cost per user.",
-							&eros_quantum_ms, 100, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomRealVariable("eros.cpu_cap", "Hard cap on the CPU of all workers, in percent of eros.cpu_cores.",
+							"Batches are sized by the measured cost per user.", &eros_quantum_ms,
+							100, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomRealVariable("eros.cpu_cap",
+							 "Hard cap on the CPU of all workers, in percent of eros.cpu_cores.",
 							 NULL, &eros_cpu_cap, 95, 1, 95, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.cpu_cores", "Cores that EROS may count on; 0: all that are online.",
-							NULL, &eros_cpu_cores, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.sweep_interval", "Time between two looks for idle users, at most.",
-							"Shorter when the first phase begins within twenty times this.",
-							&eros_sweep_interval_ms, 5000, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.maintenance_interval",
-							"Time between two purges and clean-ups of stale users.",
-							NULL, &eros_maintenance_interval_s, 300, 1, 86400, PGC_SIGHUP, GUC_UNIT_S,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.max_idle", "Users idle for longer are forgotten.",
-							NULL, &eros_max_idle_s, 30 * 86400, 60, 10 * 365 * 86400, PGC_SIGHUP, GUC_UNIT_S,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.cache_limit", "Bytes of live results per database, at most; 0: no limit.",
-							NULL, &eros_cache_limit_kb, 1024 * 1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.max_result_size", "Bytes of one result, at most, before compression.",
-							NULL, &eros_max_result_size, 50 * 1024, 64, 16 * 1024 * 1024, PGC_SIGHUP,
+	DefineCustomIntVariable("eros.cpu_cores",
+							"Cores that EROS may count on; 0: all that are online.", NULL,
+							&eros_cpu_cores, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"eros.sweep_interval", "Time between two looks for idle users, at most.",
+		"Shorter when the first phase begins within twenty times this.", &eros_sweep_interval_ms,
+		5000, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"eros.maintenance_interval", "Time between two purges and clean-ups of stale users.", NULL,
+		&eros_maintenance_interval_s, 300, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_idle", "Users idle for longer are forgotten.", NULL,
+							&eros_max_idle_s, 30 * 86400, 60, 10 * 365 * 86400, PGC_SIGHUP,
+							GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"eros.cache_limit", "Bytes of live results per database, at most; 0: no limit.", NULL,
+		&eros_cache_limit_kb, 1024 * 1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_result_size",
+							"Bytes of one result, at most, before compression.", NULL,
+							&eros_max_result_size, 50 * 1024, 64, 16 * 1024 * 1024, PGC_SIGHUP,
 							GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.retry_delay", "Time before a failed job is tried again.",
 							"Doubled at every further failure, with a jitter of a quarter.",
-							&eros_retry_delay_ms, 60000, 1, 86400000, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("eros.retry_delay_max", "Time before a failed job is tried again, at most.",
-							NULL, &eros_retry_delay_max_ms, 3600000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
+							&eros_retry_delay_ms, 60000, 1, 86400000, PGC_SIGHUP, GUC_UNIT_MS, NULL,
+							NULL, NULL);
+	DefineCustomIntVariable(
+		"eros.retry_delay_max", "Time before a failed job is tried again, at most.", NULL,
+		&eros_retry_delay_max_ms, 3600000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.worker_idle_timeout", "A worker without work ends after this.",
-							NULL, &eros_worker_idle_timeout_ms, 10000, 10, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
+							NULL, &eros_worker_idle_timeout_ms, 10000, 10, 3600000, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("eros");
 }
 
@@ -341,7 +344,8 @@ eros_forget_handler_stats(Oid dboid, int32 handler_id)
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eros_max_handlers; i++)
 	{
-		if (eros_handlers_array[i].dboid == dboid && eros_handlers_array[i].handler_id == handler_id)
+		if (eros_handlers_array[i].dboid == dboid &&
+			eros_handlers_array[i].handler_id == handler_id)
 			eros_handlers_array[i].dboid = InvalidOid;
 	}
 	LWLockRelease(eros_shared->lock);
@@ -405,10 +409,9 @@ eros_extension_owner(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"eros\" is not installed in this database"),
-				 errhint("Run CREATE EXTENSION eros.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("extension \"eros\" is not installed in this database"),
+						errhint("Run CREATE EXTENSION eros.")));
 	return owner;
 }
 
@@ -495,8 +498,7 @@ eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta)
 	}
 	else if (ncommit_actions == max_commit_actions)
 	{
-		commit_actions =
-			repalloc(commit_actions, sizeof(CommitAction) * max_commit_actions * 2);
+		commit_actions = repalloc(commit_actions, sizeof(CommitAction) * max_commit_actions * 2);
 		max_commit_actions *= 2;
 	}
 	commit_actions[ncommit_actions].counter = counter;
@@ -585,9 +587,9 @@ Datum
 eros_config_changed(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by trigger manager", "eros.config_changed")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("function \"%s\" was not called by trigger manager",
+							   "eros.config_changed")));
 	if (eros_shared != NULL)
 		eros_config_changed_on_commit();
 	PG_RETURN_POINTER(NULL);
@@ -601,7 +603,8 @@ eros_announce(PG_FUNCTION_ARGS)
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("eros is installed, but not loaded"),
-				 errhint("Add \"shared_preload_libraries = 'eros'\" to postgresql.conf and restart the server.")));
+				 errhint("Add \"shared_preload_libraries = 'eros'\" to postgresql.conf and restart "
+						 "the server.")));
 	else if (announced_level == 0)
 		announced_level = GetCurrentTransactionNestLevel();
 	PG_RETURN_VOID();

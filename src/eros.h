@@ -431,8 +431,8 @@ extern bool eros_config_is_dirty(void);
 extern ErosHandler *eros_handler_by_name(const char *name, bool missing_ok);
 extern ErosPhase *eros_phase(int phase);
 extern void eros_handler_check_callable(ErosHandler *handler);
-extern void eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys,
-							  ErosResults *results);
+extern void
+eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResults *results);
 extern bool eros_handler_timed_out(void);
 extern void eros_handler_note_error(const ErosHandler *handler, const char *message);
 
@@ -455,18 +455,18 @@ typedef struct ErosClaim
 	ErosKey *keys; /* the same keys */
 } ErosClaim;
 
-extern struct _SPI_plan *eros_plan(struct _SPI_plan **plan, const char *sql, int nargs,
-								   Oid *argtypes);
+extern struct _SPI_plan *
+eros_plan(struct _SPI_plan **plan, const char *sql, int nargs, Oid *argtypes);
 
 extern void eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim);
 extern void eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 								   ErosClaim *claim);
 extern void eros_queue_drop_active(const ErosHandler *handler, ErosClaim *claim);
 extern void eros_queue_finish(const ErosHandler *handler, const ErosClaim *claim);
-extern bool eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key,
-									  const char *message);
-extern void eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers,
-						   TimestampTz now);
+extern bool
+eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const char *message);
+extern void
+eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now);
 extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto,
 							   TimestampTz now);
 extern void eros_queue_delete_users(const ErosKey *keys, int nkeys);

@@ -95,9 +95,8 @@ eros_halt_before_commit(ErosWorker *worker)
 
 	if (!pg_atomic_compare_exchange_u64(&worker->batch_word, &running,
 										EROS_BATCH_WORD(my_generation, EROS_BATCH_COMMITTING)))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("batch halted: a user of it has returned")));
+		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+						errmsg("batch halted: a user of it has returned")));
 }
 
 /* Holds nobody any more. */
@@ -132,9 +131,9 @@ eros_halt_user(Oid dboid, const ErosKey *key)
 		/* if the worker moves on meanwhile, the swap below fails */
 		if (bsearch(key, worker->keys, nkeys, sizeof(ErosKey), eros_key_qsort_compare) == NULL)
 			continue;
-		if (pg_atomic_compare_exchange_u64(&worker->batch_word, &word,
-										   EROS_BATCH_WORD(EROS_BATCH_GENERATION(word),
-														   EROS_BATCH_HALTED)) &&
+		if (pg_atomic_compare_exchange_u64(
+				&worker->batch_word, &word,
+				EROS_BATCH_WORD(EROS_BATCH_GENERATION(word), EROS_BATCH_HALTED)) &&
 			pid != 0)
 			kill(pid, SIGUSR2);
 	}

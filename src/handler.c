@@ -112,10 +112,9 @@ open_table(const char *name)
 	Oid relid = get_relname_relid(name, get_namespace_oid("eros", true));
 
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"eros\" is not installed in this database"),
-				 errhint("Run CREATE EXTENSION eros.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("extension \"eros\" is not installed in this database"),
+						errhint("Run CREATE EXTENSION eros.")));
 	return table_open(relid, AccessShareLock);
 }
 
@@ -146,10 +145,9 @@ load_handler(HeapTuple tuple, TupleDesc desc)
 	handler = &config->handlers[config->nhandlers++];
 	memset(handler, 0, sizeof(ErosHandler));
 	handler->handler_id = DatumGetInt32(heap_getattr(tuple, HANDLER_ID, desc, &isnull));
-	strlcpy(handler->name,
-			TextDatumGetCString(heap_getattr(tuple, HANDLER_NAME, desc, &isnull)), NAMEDATALEN);
-	handler->function =
-		TextDatumGetCString(heap_getattr(tuple, HANDLER_FUNCTION, desc, &isnull));
+	strlcpy(handler->name, TextDatumGetCString(heap_getattr(tuple, HANDLER_NAME, desc, &isnull)),
+			NAMEDATALEN);
+	handler->function = TextDatumGetCString(heap_getattr(tuple, HANDLER_FUNCTION, desc, &isnull));
 	handler->function_oid =
 		DatumGetObjectId(heap_getattr(tuple, HANDLER_FUNCTION_OID, desc, &isnull));
 	user_type = DatumGetObjectId(heap_getattr(tuple, HANDLER_USER_TYPE, desc, &isnull));
@@ -161,9 +159,9 @@ load_handler(HeapTuple tuple, TupleDesc desc)
 		interval_us(DatumGetIntervalP(heap_getattr(tuple, HANDLER_TTL, desc, &isnull)));
 	handler->bucket = DatumGetInt16(heap_getattr(tuple, HANDLER_BUCKET, desc, &isnull));
 	handler->max_attempts = DatumGetInt32(heap_getattr(tuple, HANDLER_MAX_ATTEMPTS, desc, &isnull));
-	handler->timeout_ms = (int) (interval_us(DatumGetIntervalP(
-									 heap_getattr(tuple, HANDLER_TIMEOUT, desc, &isnull))) /
-								 1000);
+	handler->timeout_ms =
+		(int) (interval_us(DatumGetIntervalP(heap_getattr(tuple, HANDLER_TIMEOUT, desc, &isnull))) /
+			   1000);
 	handler->owner = DatumGetObjectId(heap_getattr(tuple, HANDLER_OWNER, desc, &isnull));
 	handler->enabled = DatumGetBool(heap_getattr(tuple, HANDLER_ENABLED, desc, &isnull));
 	(void) heap_getattr(tuple, HANDLER_ERROR, desc, &isnull);
@@ -307,10 +305,10 @@ eros_handler_by_name(const char *name, bool missing_ok)
 			return &current->handlers[i];
 	}
 	if (!missing_ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("handler \"%s\" does not exist", name),
-				 errhint("eros.status_handler lists the handlers; eros.add_handler() registers one.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("handler \"%s\" does not exist", name),
+			 errhint("eros.status_handler lists the handlers; eros.add_handler() registers one.")));
 	return NULL;
 }
 
@@ -336,15 +334,13 @@ lookup_function(const char *name)
 	for_bigint = LookupFuncName(names, 1, bigint_array, true);
 	for_uuid = LookupFuncName(names, 1, uuid_array, true);
 	if (OidIsValid(for_bigint) && OidIsValid(for_uuid))
-		ereport(ERROR,
-				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
-				 errmsg("function %s exists for bigint[] and for uuid[]", name),
-				 errhint("Name one of them: '%s(bigint[])' or '%s(uuid[])'.", name, name)));
+		ereport(ERROR, (errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+						errmsg("function %s exists for bigint[] and for uuid[]", name),
+						errhint("Name one of them: '%s(bigint[])' or '%s(uuid[])'.", name, name)));
 	if (!OidIsValid(for_bigint) && !OidIsValid(for_uuid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function %s(bigint[]) or %s(uuid[]) does not exist", name, name),
-				 errhint(SIGNATURE_HINT)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+						errmsg("function %s(bigint[]) or %s(uuid[]) does not exist", name, name),
+						errhint(SIGNATURE_HINT)));
 	return OidIsValid(for_bigint) ? for_bigint : for_uuid;
 }
 
@@ -360,9 +356,8 @@ check_signature(Oid function)
 	TupleDesc result = NULL;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function with oid %u does not exist", function)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+						errmsg("function with oid %u does not exist", function)));
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	if (proc->pronargs == 1)
 		argument = proc->proargtypes.values[0];
@@ -403,9 +398,8 @@ check_interval(Datum interval, const char *name, int64 min_us, int64 max_us, con
 	int64 us = interval_us(DatumGetIntervalP(interval));
 
 	if (us < min_us || us > max_us)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s is out of range", name),
-				 errhint("Use %s.", range)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("%s is out of range", name), errhint("Use %s.", range)));
 	return us;
 }
 
@@ -415,9 +409,8 @@ check_may_change(const ErosHandler *handler)
 {
 	if (!has_privs_of_role(GetUserId(), handler->owner) &&
 		!has_privs_of_role(GetUserId(), eros_extension_owner()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of handler \"%s\"", handler->name)));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must be owner of handler \"%s\"", handler->name)));
 }
 
 /* Runs a statement on a handler's id, as the extension's owner; returns the rows it changed. */
@@ -440,33 +433,35 @@ execute_for_handler(const ErosHandler *handler, const char *sql)
 static void
 delete_jobs_of(const ErosHandler *handler)
 {
-	execute_for_handler(handler,
-						"WITH gone AS (DELETE FROM eros.job j WHERE j.handler_id = $1"
-						"	RETURNING j.handler_id, j.status),"
-						" sums AS (SELECT g.handler_id, g.status, count(*) AS jobs FROM gone g GROUP BY 1, 2)"
-						" SELECT eros.account_jobs(s.handler_id, s.status, -s.jobs) FROM sums s");
+	execute_for_handler(
+		handler,
+		"WITH gone AS (DELETE FROM eros.job j WHERE j.handler_id = $1"
+		"	RETURNING j.handler_id, j.status),"
+		" sums AS (SELECT g.handler_id, g.status, count(*) AS jobs FROM gone g GROUP BY 1, 2)"
+		" SELECT eros.account_jobs(s.handler_id, s.status, -s.jobs) FROM sums s");
 }
 
 /* Deletes all results of a handler. */
 static void
 delete_results_of(const ErosHandler *handler)
 {
-	execute_for_handler(handler,
-						"WITH gone AS ("
-						"	DELETE FROM eros.cache c WHERE c.handler_id = $1"
-						"	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes),"
-						" sums AS (SELECT g.tableoid, sum(g.bytes)::bigint AS bytes FROM gone g GROUP BY 1)"
-						" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
+	execute_for_handler(
+		handler,
+		"WITH gone AS ("
+		"	DELETE FROM eros.cache c WHERE c.handler_id = $1"
+		"	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes),"
+		" sums AS (SELECT g.tableoid, sum(g.bytes)::bigint AS bytes FROM gone g GROUP BY 1)"
+		" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
 }
 
-/* add_handler(name, function, phase, ttl, max_attempts, timeout, enabled, replace) returns integer */
+/* add_handler(name, function, phase, ttl, ...) returns integer */
 Datum
 eros_add_handler(PG_FUNCTION_ARGS)
 {
-	static const char *const argument_names[] = {"name", "function", "phase", "ttl",
-												 "max_attempts", "timeout", "enabled", "replace"};
-	Oid argtypes[] = {TEXTOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INTERVALOID,
-					  INT4OID, INT4OID, INTERVALOID, OIDOID, BOOLOID};
+	static const char *const argument_names[] = {"name",		 "function", "phase",	"ttl",
+												 "max_attempts", "timeout",	 "enabled", "replace"};
+	Oid argtypes[] = {TEXTOID, TEXTOID, OIDOID,		 TEXTOID, INT4OID, INTERVALOID,
+					  INT4OID, INT4OID, INTERVALOID, OIDOID,  BOOLOID};
 	Datum values[11];
 	char *name;
 	int phase;
@@ -486,13 +481,11 @@ eros_add_handler(PG_FUNCTION_ARGS)
 	phase = PG_GETARG_INT32(2);
 	max_attempts = PG_GETARG_INT32(4);
 	if (name[0] == '\0' || strlen(name) >= NAMEDATALEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME), errmsg("invalid handler name \"%s\"", name),
-				 errhint("Use 1 to %d bytes.", NAMEDATALEN - 1)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid handler name \"%s\"", name),
+						errhint("Use 1 to %d bytes.", NAMEDATALEN - 1)));
 	if (max_attempts < 1 || max_attempts > 100)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("max_attempts is out of range"),
-				 errhint("Use 1 to 100.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("max_attempts is out of range"), errhint("Use 1 to 100.")));
 	ttl_us = check_interval(PG_GETARG_DATUM(3), "ttl", USECS_PER_SEC, 365 * USECS_PER_DAY,
 							"1 second to 365 days");
 	check_interval(PG_GETARG_DATUM(5), "timeout", 1000, USECS_PER_DAY, "1 millisecond to 1 day");
@@ -500,8 +493,8 @@ eros_add_handler(PG_FUNCTION_ARGS)
 	eros_config();
 	if (eros_phase(phase) == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("phase %d does not exist", phase), errhint("See the table eros.phase.")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("phase %d does not exist", phase),
+				 errhint("See the table eros.phase.")));
 	function = lookup_function(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (eros_function_aclcheck(function, owner) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
@@ -511,10 +504,9 @@ eros_add_handler(PG_FUNCTION_ARGS)
 	if (existing != NULL)
 	{
 		if (!PG_GETARG_BOOL(7))
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("handler \"%s\" already exists", name),
-					 errhint("Pass replace => true to change it.")));
+			ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+							errmsg("handler \"%s\" already exists", name),
+							errhint("Pass replace => true to change it.")));
 		check_may_change(existing);
 	}
 
@@ -532,11 +524,12 @@ eros_add_handler(PG_FUNCTION_ARGS)
 
 	eros_owner_begin(&scope);
 	if (existing == NULL)
-		SPI_execute_with_args("INSERT INTO eros.handler (name, function, function_oid, user_type,"
-							  " phase, ttl, bucket, max_attempts, timeout, owner, enabled)"
-							  " VALUES ($1, $2, $3, $4::eros.user_type, $5, $6, $7, $8, $9, $10, $11)"
-							  " RETURNING handler_id",
-							  11, argtypes, values, NULL, false, 0);
+		SPI_execute_with_args(
+			"INSERT INTO eros.handler (name, function, function_oid, user_type,"
+			" phase, ttl, bucket, max_attempts, timeout, owner, enabled)"
+			" VALUES ($1, $2, $3, $4::eros.user_type, $5, $6, $7, $8, $9, $10, $11)"
+			" RETURNING handler_id",
+			11, argtypes, values, NULL, false, 0);
 	else
 		SPI_execute_with_args("UPDATE eros.handler SET function = $2, function_oid = $3,"
 							  " user_type = $4::eros.user_type, phase = $5, ttl = $6, bucket = $7,"
@@ -546,14 +539,16 @@ eros_add_handler(PG_FUNCTION_ARGS)
 							  11, argtypes, values, NULL, false, 0);
 	if (SPI_processed != 1)
 		elog(ERROR, "handler \"%s\" was changed concurrently", name);
-	handler_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	handler_id =
+		DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	if (existing != NULL)
 	{
 		Oid job_types[] = {INT4OID, INT4OID};
 		Datum job_values[] = {Int32GetDatum(handler_id), Int32GetDatum(phase)};
 
-		SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2",
-							  2, job_types, job_values, NULL, false, 0);
+		SPI_execute_with_args(
+			"UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2", 2, job_types,
+			job_values, NULL, false, 0);
 
 		/* jobs of the other kind of users, results of the other class of lifetimes */
 		if (existing->key_type != key_type)
@@ -614,10 +609,10 @@ eros_retry(PG_FUNCTION_ARGS)
 	ErosHandler *handler = handler_to_change(fcinfo);
 	int64 jobs;
 
-	jobs = (int64) execute_for_handler(handler,
-									   "UPDATE eros.job SET status = 'pending', attempts = 0,"
-									   " due_at = eros.now()"
-									   " WHERE handler_id = $1 AND status = 'failed'");
+	jobs =
+		(int64) execute_for_handler(handler, "UPDATE eros.job SET status = 'pending', attempts = 0,"
+											 " due_at = eros.now()"
+											 " WHERE handler_id = $1 AND status = 'failed'");
 	eros_count_on_commit(&handler->stats->failed, -jobs);
 	eros_count_on_commit(&handler->stats->pending, jobs);
 
@@ -669,11 +664,11 @@ eros_handler_check_callable(ErosHandler *handler)
 				 errhint("Register it again with eros.add_handler(..., replace => true).")));
 	function = function_by_signature(handler->function);
 	if (!OidIsValid(function))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function %s of handler \"%s\" does not exist", handler->function,
-						handler->name),
-				 errhint("Create it, or register another one with eros.add_handler(..., replace => true).")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+						errmsg("function %s of handler \"%s\" does not exist", handler->function,
+							   handler->name),
+						errhint("Create it, or register another one with eros.add_handler(..., "
+								"replace => true).")));
 	if (function != handler->function_oid)
 	{
 		tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
@@ -689,15 +684,13 @@ eros_handler_check_callable(ErosHandler *handler)
 					 errhint("Register it again with eros.add_handler(..., replace => true).")));
 	}
 	if (eros_function_aclcheck(function, handler->owner) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not execute function %s of handler \"%s\"", rolename,
-						handler->function, handler->name)));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("role \"%s\" may not execute function %s of handler \"%s\"",
+							   rolename, handler->function, handler->name)));
 	if (check_signature(function) != handler->key_type)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("function %s of handler \"%s\" has changed its signature",
-						handler->function, handler->name)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+						errmsg("function %s of handler \"%s\" has changed its signature",
+							   handler->function, handler->name)));
 	if (handler->plan == NULL)
 	{
 		Oid argtype = handler->key_type == EROS_KEY_UUID ? UUIDARRAYOID : INT8ARRAYOID;
@@ -739,10 +732,9 @@ eros_handler_timed_out(void)
 static void
 raise_timed_out(const ErosHandler *handler)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("handler \"%s\" took longer than its timeout of %d ms", handler->name,
-					handler->timeout_ms)));
+	ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+					errmsg("handler \"%s\" took longer than its timeout of %d ms", handler->name,
+						   handler->timeout_ms)));
 }
 
 /* Checks one row of a handler's result and adds it; rows with a NULL value are no results. */
@@ -760,22 +752,19 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 
 	user = SPI_getbinval(tuple, desc, 1, &isnull);
 	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("handler \"%s\" returned a row without a user", handler->name)));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("handler \"%s\" returned a row without a user", handler->name)));
 	key = handler->key_type == EROS_KEY_UUID ? eros_key_from_stored(DatumGetUUIDP(user))
 											 : eros_key_from_bigint(DatumGetInt64(user));
 	asked = bsearch(&key, keys, nkeys, sizeof(ErosKey), eros_key_qsort_compare);
 	if (asked == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("handler \"%s\" returned a row for user %s, who was not asked for",
-						handler->name, eros_key_to_cstring(&key))));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("handler \"%s\" returned a row for user %s, who was not asked for",
+							   handler->name, eros_key_to_cstring(&key))));
 	if (seen[asked - keys])
-		ereport(ERROR,
-				(errcode(ERRCODE_CARDINALITY_VIOLATION),
-				 errmsg("handler \"%s\" returned more than one row for user %s", handler->name,
-						eros_key_to_cstring(&key))));
+		ereport(ERROR, (errcode(ERRCODE_CARDINALITY_VIOLATION),
+						errmsg("handler \"%s\" returned more than one row for user %s",
+							   handler->name, eros_key_to_cstring(&key))));
 	seen[asked - keys] = true;
 
 	value = SPI_getbinval(tuple, desc, 2, &isnull);
@@ -788,8 +777,8 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("handler \"%s\" returned %zu bytes for user %s, more than the %d allowed",
-						handler->name, (Size) (VARSIZE(flat) - VARHDRSZ),
-						eros_key_to_cstring(&key), eros_max_result_size),
+						handler->name, (Size) (VARSIZE(flat) - VARHDRSZ), eros_key_to_cstring(&key),
+						eros_max_result_size),
 				 errhint("Return less, or raise eros.max_result_size.")));
 	results->keys[results->nrows] = key;
 	results->values[results->nrows] = PointerGetDatum(flat);
@@ -820,9 +809,8 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 		call_timeout = RegisterTimeout(USER_TIMEOUT, call_timeout_handler);
 
 	if (config_pinned)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("handler \"%s\" cannot be called by a handler", handler->name)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("handler \"%s\" cannot be called by a handler", handler->name)));
 	config_pinned = true;
 	call_timed_out = false;
 	enable_timeout_after(call_timeout, handler->timeout_ms);
@@ -901,10 +889,9 @@ run_now(FunctionCallInfo fcinfo, ErosKey key)
 	bool isnull;
 
 	if (eros_key_is_bigint(&key) != (handler->key_type == EROS_KEY_BIGINT))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("handler \"%s\" takes %s users", handler->name,
-						handler->key_type == EROS_KEY_BIGINT ? "bigint" : "uuid")));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("handler \"%s\" takes %s users", handler->name,
+							   handler->key_type == EROS_KEY_BIGINT ? "bigint" : "uuid")));
 
 	/*
 	 * The job's row is the lease here, too: whoever has it, a worker or another
@@ -917,11 +904,11 @@ run_now(FunctionCallInfo fcinfo, ErosKey key)
 						  " RETURNING (j.xmax = 0), j.status = 'failed'",
 						  3, argtypes, values, NULL, false, 0);
 	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
-		eros_count_on_commit(DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc, 2, &isnull))
-								 ? &handler->stats->failed
-								 : &handler->stats->pending,
-							 -1);
+		eros_count_on_commit(
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull))
+				? &handler->stats->failed
+				: &handler->stats->pending,
+			-1);
 	eros_owner_end(&scope);
 
 	eros_handler_check_callable(handler);

@@ -303,8 +303,7 @@ see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 		pfree(database->handle);
 		database->handle = NULL;
 		database->running = false;
-		database->backoff_ms =
-			Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
+		database->backoff_ms = Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
 		database->start_after_ms = now_ms + database->backoff_ms;
 		if (slot != NULL && slot->state == EROS_DB_ABSENT)
 		{
@@ -328,10 +327,9 @@ see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 	if (slot == NULL)
 	{
 		if (!database->blocked)
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("EROS cannot look at database %u", database->dboid),
-					 errhint("Raise eros.max_databases and restart the server.")));
+			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+							  errmsg("EROS cannot look at database %u", database->dboid),
+							  errhint("Raise eros.max_databases and restart the server.")));
 		database->blocked = true;
 		return false;
 	}

@@ -51,8 +51,8 @@ tid_array(const ErosJob *jobs, int njobs)
 
 	for (int i = 0; i < njobs; i++)
 		elements[i] = PointerGetDatum(&jobs[i].ctid);
-	return PointerGetDatum(construct_array(elements, njobs, TIDOID, sizeof(ItemPointerData), false,
-										   TYPALIGN_SHORT));
+	return PointerGetDatum(
+		construct_array(elements, njobs, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
 }
 
 /* ------------------------------------------------------------------------
@@ -82,7 +82,8 @@ take_claimed(ErosClaim *claim)
 
 		claim->jobs[i].key =
 			eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
-		claim->jobs[i].ctid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 2, &isnull));
+		claim->jobs[i].ctid =
+			*(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 2, &isnull));
 	}
 	qsort(claim->jobs, claim->njobs, sizeof(ErosJob), compare_jobs);
 	for (int i = 0; i < claim->njobs; i++)
@@ -99,24 +100,23 @@ eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
 					  TimestampTzGetDatum(eros_now()), Int32GetDatum(limit)};
 
-	eros_plan(&plan,
-			  "SELECT j.user_id, j.ctid FROM eros.job j"
-			  " WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending' AND j.due_at <= $3"
-			  " ORDER BY j.due_at LIMIT $4 FOR UPDATE SKIP LOCKED",
-			  4, argtypes);
+	eros_plan(
+		&plan,
+		"SELECT j.user_id, j.ctid FROM eros.job j"
+		" WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending' AND j.due_at <= $3"
+		" ORDER BY j.due_at LIMIT $4 FOR UPDATE SKIP LOCKED",
+		4, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	take_claimed(claim);
 }
 
 /* Claims the jobs of these very users, as far as nobody else has them. */
 void
-eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkeys,
-					   ErosClaim *claim)
+eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkeys, ErosClaim *claim)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid argtypes[] = {INT4OID, UUIDARRAYOID};
-	Datum values[] = {Int32GetDatum(handler->handler_id),
-					  uuid_array(keys, sizeof(ErosKey), nkeys)};
+	Datum values[] = {Int32GetDatum(handler->handler_id), uuid_array(keys, sizeof(ErosKey), nkeys)};
 
 	eros_plan(&plan,
 			  "SELECT j.user_id, j.ctid FROM eros.job j"
@@ -194,7 +194,8 @@ eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const 
 {
 	Oid argtypes[] = {INT4OID, UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
 	Datum values[] = {Int32GetDatum(handler->handler_id), eros_key_get_datum(key),
-					  CStringGetTextDatum(message), Int32GetDatum(handler->max_attempts), (Datum) 0};
+					  CStringGetTextDatum(message), Int32GetDatum(handler->max_attempts),
+					  (Datum) 0};
 	bool isnull;
 	int attempts;
 
@@ -204,14 +205,15 @@ eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const 
 						  2, argtypes, values, NULL, false, 0);
 	if (SPI_processed == 0)
 		return false; /* he has returned, or somebody else has it now */
-	attempts = 1 + DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-											   &isnull));
+	attempts =
+		1 + DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	values[4] = TimestampTzGetDatum(eros_now() + retry_delay_us(attempts));
-	SPI_execute_with_args("UPDATE eros.job SET attempts = attempts + 1, last_error = $3, due_at = $5,"
-						  " status = CASE WHEN attempts + 1 >= $4 THEN 'failed'"
-						  " ELSE 'pending' END::eros.job_status"
-						  " WHERE handler_id = $1 AND user_id = $2",
-						  5, argtypes, values, NULL, false, 0);
+	SPI_execute_with_args(
+		"UPDATE eros.job SET attempts = attempts + 1, last_error = $3, due_at = $5,"
+		" status = CASE WHEN attempts + 1 >= $4 THEN 'failed'"
+		" ELSE 'pending' END::eros.job_status"
+		" WHERE handler_id = $1 AND user_id = $2",
+		5, argtypes, values, NULL, false, 0);
 	if (attempts < handler->max_attempts)
 		return false;
 	eros_count_on_commit(&handler->stats->pending, -1);
@@ -233,8 +235,8 @@ void
 eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, INT2OID,
-					  TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID};
+	Oid argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, INT2OID, TIMESTAMPTZOID,
+					  INT2OID,		TIMESTAMPTZOID};
 	Datum *seen = palloc(sizeof(Datum) * Max(nusers, 1));
 	ErosIdleUser *mine = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
 	TimestampTz first_seen = DT_NOEND;
@@ -258,14 +260,14 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 	 * that bound leaves most partitions out.
 	 */
 	values[0] = uuid_array(mine, sizeof(ErosIdleUser), n);
-	values[1] = PointerGetDatum(construct_array(seen, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(
+		construct_array(seen, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[2] = Int32GetDatum(handler->handler_id);
 	values[3] = Int16GetDatum(handler->phase);
 	values[4] = TimestampTzGetDatum(now);
 	values[5] = Int16GetDatum(handler->bucket);
-	values[6] = TimestampTzGetDatum(Max(now + EROS_REFRESH_LEAD(handler->ttl_us),
-										first_seen + handler->ttl_us - 1));
+	values[6] = TimestampTzGetDatum(
+		Max(now + EROS_REFRESH_LEAD(handler->ttl_us), first_seen + handler->ttl_us - 1));
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
 			  " SELECT n.user_id, $3, $4, $5 FROM unnest($1, $2) AS n (user_id, last_seen)"
@@ -283,11 +285,15 @@ void
 eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, INT2OID, TIMESTAMPTZOID,
-					  TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->phase),
-					  TimestampTzGetDatum(now), Int16GetDatum(handler->bucket), TimestampTzGetDatum(after),
-					  TimestampTzGetDatum(upto), TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC)};
+	Oid argtypes[] = {INT4OID,		  INT2OID,		  TIMESTAMPTZOID, INT2OID,
+					  TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum values[] = {Int32GetDatum(handler->handler_id),
+					  Int16GetDatum(handler->phase),
+					  TimestampTzGetDatum(now),
+					  Int16GetDatum(handler->bucket),
+					  TimestampTzGetDatum(after),
+					  TimestampTzGetDatum(upto),
+					  TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC)};
 
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
@@ -311,7 +317,8 @@ eros_queue_delete_users(const ErosKey *keys, int nkeys)
 
 	eros_plan(&plan,
 			  "WITH gone AS (DELETE FROM eros.job j WHERE j.ctid = ANY (ARRAY("
-			  "	SELECT p.ctid FROM eros.job p WHERE p.user_id = ANY ($1) AND p.status = 'pending'"
+			  "	SELECT p.ctid FROM eros.job p"
+			  "	WHERE p.user_id = ANY ($1) AND p.status = 'pending'"
 			  "	FOR UPDATE SKIP LOCKED)) RETURNING j.handler_id),"
 			  " sums AS (SELECT g.handler_id, count(*) AS jobs FROM gone g GROUP BY 1)"
 			  " SELECT eros.account_jobs(s.handler_id, 'pending', -s.jobs) FROM sums s",
@@ -336,8 +343,8 @@ eros_queue_next_due(const ErosHandler *handler)
 			  2, argtypes);
 	SPI_execute_plan(plan, values, NULL, true, 1);
 	if (SPI_processed > 0)
-		due = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-												&isnull));
+		due = DatumGetTimestampTz(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	return due;
 }
 
@@ -362,10 +369,13 @@ eros_queue_recount(void)
 			HeapTuple tuple = SPI_tuptable->vals[i];
 			TupleDesc desc = SPI_tuptable->tupdesc;
 
-			if (DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull)) != config->handlers[h].handler_id)
+			if (DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull)) !=
+				config->handlers[h].handler_id)
 				continue;
-			pg_atomic_write_u64(&stats->pending, DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
-			pg_atomic_write_u64(&stats->failed, DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull)));
+			pg_atomic_write_u64(&stats->pending,
+								DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
+			pg_atomic_write_u64(&stats->failed,
+								DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull)));
 		}
 	}
 }

@@ -161,8 +161,7 @@ provide_workers(void)
 			if (worker->dboid != db->dboid || worker->number != number)
 				continue;
 			there = true;
-			if (worker->latch != NULL &&
-				pg_atomic_read_u32(&worker->activity) == EROS_WORKER_IDLE)
+			if (worker->latch != NULL && pg_atomic_read_u32(&worker->activity) == EROS_WORKER_IDLE)
 				SetLatch(worker->latch);
 		}
 		LWLockRelease(eros_shared->lock);
@@ -175,10 +174,12 @@ provide_workers(void)
 			continue;
 		}
 		if (!db->no_worker_slot)
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("no free slot for a worker of EROS"),
-					 errhint("Raise max_worker_processes (or eros.max_workers), or lower eros.workers.")));
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no free slot for a worker of EROS"),
+				 errhint(
+					 "Raise max_worker_processes (or eros.max_workers), or lower eros.workers.")));
 		db->no_worker_slot = true;
 		start_backoff_ns = Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
 		start_after_ns = now + start_backoff_ns;
@@ -283,8 +284,7 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 		maintain("SELECT eros.clean_up()");
 		due = now + interval;
 	}
-	if (eros_cache_limit_kb > 0 &&
-		eros_cache_bytes(db) > (uint64) eros_cache_limit_kb * 1024)
+	if (eros_cache_limit_kb > 0 && eros_cache_bytes(db) > (uint64) eros_cache_limit_kb * 1024)
 	{
 		bool isnull;
 
@@ -367,7 +367,8 @@ run_round(long *at_least_ms)
 	begin();
 	backfilling = eros_sweep_backfill(sweep, now);
 	interval_us = eros_sweep_interval_us();
-	longest_us = eros_config()->nphases > 0 ? eros_config()->phases[0].idle_after_us : USECS_PER_MINUTE;
+	longest_us =
+		eros_config()->nphases > 0 ? eros_config()->phases[0].idle_after_us : USECS_PER_MINUTE;
 	commit();
 	maintain_if_due(now, &next);
 	serve_queue(&next);
@@ -434,7 +435,8 @@ eros_scheduler_main(Datum arg)
 	LWLockRelease(eros_shared->lock);
 	eros_launcher_wake(); /* the next database can be looked at */
 
-	handles = MemoryContextAllocZero(TopMemoryContext, sizeof(BackgroundWorkerHandle *) * eros_max_workers);
+	handles = MemoryContextAllocZero(TopMemoryContext,
+									 sizeof(BackgroundWorkerHandle *) * eros_max_workers);
 	context = AllocSetContextCreate(TopMemoryContext, "eros scheduler", ALLOCSET_DEFAULT_SIZES);
 
 	/* an error ends the round, not the scheduler */

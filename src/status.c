@@ -176,8 +176,8 @@ eros_handler_info(PG_FUNCTION_ARGS)
 Datum
 eros_worker_info(PG_FUNCTION_ARGS)
 {
-	static const char *const activities[] = {"starting", "idle", "claiming", "computing", "storing",
-											 "pausing"};
+	static const char *const activities[] = {"starting",  "idle",	 "claiming",
+											 "computing", "storing", "pausing"};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	eros_check_loaded();

@@ -170,16 +170,16 @@ user_arrays(const ErosIdleUser *users, const int16 *phases, int nusers, Datum *v
 
 	for (int i = 0; i < nusers; i++)
 		elements[i] = eros_key_get_datum(&users[i].key);
-	values[0] = PointerGetDatum(construct_array(elements, nusers, UUIDOID, UUID_LEN, false,
-												TYPALIGN_CHAR));
+	values[0] =
+		PointerGetDatum(construct_array(elements, nusers, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	for (int i = 0; i < nusers; i++)
 		elements[i] = TimestampTzGetDatum(users[i].last_seen);
-	values[1] = PointerGetDatum(construct_array(elements, nusers, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(
+		construct_array(elements, nusers, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	for (int i = 0; i < nusers; i++)
 		elements[i] = Int16GetDatum(phases[i]);
-	values[2] = PointerGetDatum(construct_array(elements, nusers, INT2OID, 2, true,
-												TYPALIGN_SHORT));
+	values[2] =
+		PointerGetDatum(construct_array(elements, nusers, INT2OID, 2, true, TYPALIGN_SHORT));
 }
 
 /* Counts users who leave and enter a phase, when the transaction commits. */
@@ -207,13 +207,12 @@ delete_rows(const ErosKey *keys, int nkeys)
 			  "DELETE FROM eros.activity a WHERE a.ctid = ANY (ARRAY("
 			  "	SELECT o.ctid FROM eros.activity o WHERE o.user_id = ANY ($1)"
 			  "	FOR UPDATE SKIP LOCKED)) RETURNING a.phase",
-			  1,
-			  argtypes);
+			  1, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		count_users(DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
-												&isnull)),
-					-1);
+		count_users(
+			DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)),
+			-1);
 }
 
 /*
@@ -348,8 +347,9 @@ sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint
 			}
 
 			/* who comes from now on was last seen later than now */
-			sweep->due[partition] = config->nphases == 0 ? DT_NOEND
-														 : Min(scan.oldest, now) + config->phases[0].idle_after_us;
+			sweep->due[partition] = config->nphases == 0
+										? DT_NOEND
+										: Min(scan.oldest, now) + config->phases[0].idle_after_us;
 		}
 		sweep->at = (partition + 1) % npartitions;
 	}
@@ -382,7 +382,8 @@ sweep_phase(ErosSweep *sweep, ErosConfig *config, int p, TimestampTz now, int li
 	Oid move_types[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
 	int source = p == 0 ? 0 : config->phases[p - 1].phase;
 	Datum find_values[] = {Int16GetDatum(source),
-						   TimestampTzGetDatum(now - config->phases[p].idle_after_us), Int32GetDatum(limit)};
+						   TimestampTzGetDatum(now - config->phases[p].idle_after_us),
+						   Int32GetDatum(limit)};
 	Datum move_values[3];
 	ErosIdleUser *users;
 	int *from;
@@ -451,14 +452,13 @@ next_in_table(ErosConfig *config)
 		Datum values[] = {Int16GetDatum(p == 0 ? 0 : config->phases[p - 1].phase)};
 
 		eros_plan(&plan,
-				  "SELECT last_seen FROM eros.activity WHERE phase = $1 ORDER BY last_seen LIMIT 1", 1,
-				  argtypes);
+				  "SELECT last_seen FROM eros.activity WHERE phase = $1 ORDER BY last_seen LIMIT 1",
+				  1, argtypes);
 		SPI_execute_plan(plan, values, NULL, false, 0);
 		if (SPI_processed > 0)
-			next = Min(next,
-					   DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-														 SPI_tuptable->tupdesc, 1, &isnull)) +
-						   config->phases[p].idle_after_us);
+			next = Min(next, DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+															   SPI_tuptable->tupdesc, 1, &isnull)) +
+								 config->phases[p].idle_after_us);
 	}
 	return next;
 }
@@ -589,16 +589,18 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 		HandlerProgress *progress = progress_of(sweep, handler);
 		Datum values[] = {Int16GetDatum(handler->phase),
 						  eros_key_get_datum(&progress->backfill_from),
-						  TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC), Int32GetDatum(limit)};
+						  TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC),
+						  Int32GetDatum(limit)};
 		ErosIdleUser *users;
 		int n;
 
 		if (!handler->enabled || progress->backfilled)
 			continue;
-		eros_plan(&plan,
-				  "SELECT user_id, last_seen FROM eros.activity"
-				  " WHERE user_id >= $2 AND phase >= $1 AND last_seen > $3 ORDER BY user_id LIMIT $4",
-				  4, argtypes);
+		eros_plan(
+			&plan,
+			"SELECT user_id, last_seen FROM eros.activity"
+			" WHERE user_id >= $2 AND phase >= $1 AND last_seen > $3 ORDER BY user_id LIMIT $4",
+			4, argtypes);
 		SPI_execute_plan(plan, values, NULL, false, 0);
 		n = (int) SPI_processed;
 		users = palloc0(sizeof(ErosIdleUser) * Max(n, 1));
@@ -607,7 +609,8 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 			HeapTuple tuple = SPI_tuptable->vals[i];
 			TupleDesc desc = SPI_tuptable->tupdesc;
 
-			users[i].key = eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
+			users[i].key =
+				eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
 			users[i].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
 		}
 		eros_queue_add(handler, users, n, now);
@@ -619,8 +622,7 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 		}
 		else
 			progress->backfilled = true;
-		sweep->backfill_at_ns =
-			eros_monotonic_ns() + (eros_process_cpu_ns() - start_ns) * 50;
+		sweep->backfill_at_ns = eros_monotonic_ns() + (eros_process_cpu_ns() - start_ns) * 50;
 		return true;
 	}
 	return false;
@@ -660,9 +662,8 @@ eros_sweep_sql(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	if (nleaving > 0 || ncleared > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("eros.sweep() can be called once in a transaction")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("eros.sweep() can be called once in a transaction")));
 	if (sweep == NULL)
 		sweep = eros_sweep_create();
 	eros_sweep_config_changed(sweep);

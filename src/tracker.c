@@ -413,8 +413,8 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 				LWLockRelease(&part->lock);
 				if (spare)
 					pfree(spare);
-				spare = MemoryContextAllocHuge(CurrentMemoryContext,
-											   sizeof(TrackerSlot) << spare_bits);
+				spare =
+					MemoryContextAllocHuge(CurrentMemoryContext, sizeof(TrackerSlot) << spare_bits);
 				continue;
 			}
 			grow(partition, spare);
@@ -729,14 +729,16 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	}
 
 	eros_owner_begin(&scope);
-	SPI_execute_with_args("INSERT INTO eros.activity AS a (user_id, last_seen, phase)"
-						  " VALUES ($1, $2, 0)"
-						  " ON CONFLICT (user_id) DO UPDATE SET last_seen = EXCLUDED.last_seen, phase = 0",
-						  2, argtypes, values, NULL, false, 0);
-	SPI_execute_with_args("DELETE FROM eros.job WHERE ctid = ANY (ARRAY("
-						  "SELECT j.ctid FROM eros.job j WHERE j.user_id = $1 AND j.status = 'pending'"
-						  " FOR UPDATE SKIP LOCKED))",
-						  1, argtypes, values, NULL, false, 0);
+	SPI_execute_with_args(
+		"INSERT INTO eros.activity AS a (user_id, last_seen, phase)"
+		" VALUES ($1, $2, 0)"
+		" ON CONFLICT (user_id) DO UPDATE SET last_seen = EXCLUDED.last_seen, phase = 0",
+		2, argtypes, values, NULL, false, 0);
+	SPI_execute_with_args(
+		"DELETE FROM eros.job WHERE ctid = ANY (ARRAY("
+		"SELECT j.ctid FROM eros.job j WHERE j.user_id = $1 AND j.status = 'pending'"
+		" FOR UPDATE SKIP LOCKED))",
+		1, argtypes, values, NULL, false, 0);
 	eros_owner_end(&scope);
 	pg_atomic_fetch_add_u64(&db->touches_spilled, 1);
 }
@@ -754,10 +756,9 @@ touch_slow(const ErosKey *key, TimestampTz now)
 		/* the extension is here, but the launcher has not looked yet */
 		db = eros_database_slot(MyDatabaseId, true);
 		if (db == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("too many databases use EROS"),
-					 errhint("Raise eros.max_databases and restart the server.")));
+			ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+							errmsg("too many databases use EROS"),
+							errhint("Raise eros.max_databases and restart the server.")));
 		eros_launcher_wake();
 	}
 	if (!eros_tracker_enter(MyDatabaseId, key, now, &returned, &inserted))

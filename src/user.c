@@ -63,12 +63,11 @@ eros_key_from_uuid(const pg_uuid_t *uuid)
 	ErosKey key = eros_key_from_stored(uuid);
 
 	if (eros_key_is_bigint(&key))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("uuid %s cannot be a user",
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)))),
-				 errdetail("A uuid whose high half is zero stands for a bigint user."),
-				 errhint("Use uuids of RFC 9562, or bigint ids.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("uuid %s cannot be a user",
+							   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)))),
+						errdetail("A uuid whose high half is zero stands for a bigint user."),
+						errhint("Use uuids of RFC 9562, or bigint ids.")));
 	return key;
 }
 
@@ -84,10 +83,9 @@ eros_key_from_text(const text *user)
 		return eros_key_from_bigint(
 			DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(written))));
 	if (length < 32 || strspn(written, "{}-0123456789abcdefABCDEF") != length)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-				 errmsg("invalid user id: \"%s\"", written),
-				 errhint("A user id is a bigint or a uuid.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+						errmsg("invalid user id: \"%s\"", written),
+						errhint("A user id is a bigint or a uuid.")));
 	value = DirectFunctionCall1(uuid_in, CStringGetDatum(written));
 	return eros_key_from_uuid(DatumGetUUIDP(value));
 }
@@ -125,8 +123,8 @@ eros_keys_from_array(Datum array, Oid element_type, int *nkeys)
 	int n = 0;
 
 	deconstruct_array(DatumGetArrayTypeP(array), element_type, is_bigint ? 8 : UUID_LEN,
-					  is_bigint ? FLOAT8PASSBYVAL : false, is_bigint ? TYPALIGN_DOUBLE : TYPALIGN_CHAR,
-					  &elements, &nulls, &nelements);
+					  is_bigint ? FLOAT8PASSBYVAL : false,
+					  is_bigint ? TYPALIGN_DOUBLE : TYPALIGN_CHAR, &elements, &nulls, &nelements);
 	keys = palloc(sizeof(ErosKey) * Max(nelements, 1));
 	for (int i = 0; i < nelements; i++)
 	{
@@ -151,10 +149,10 @@ eros_keys_to_array(const ErosKey *keys, int nkeys, ErosKeyType type)
 		elements[i] = type == EROS_KEY_BIGINT ? Int64GetDatum((int64) keys[i].lo)
 											  : eros_key_get_datum(&keys[i]);
 	if (type == EROS_KEY_BIGINT)
-		return PointerGetDatum(construct_array(elements, nkeys, INT8OID, 8, FLOAT8PASSBYVAL,
-											   TYPALIGN_DOUBLE));
-	return PointerGetDatum(construct_array(elements, nkeys, UUIDOID, UUID_LEN, false,
-										   TYPALIGN_CHAR));
+		return PointerGetDatum(
+			construct_array(elements, nkeys, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	return PointerGetDatum(
+		construct_array(elements, nkeys, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
 /* Gives a key as its user would write it, for messages. */

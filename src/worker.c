@@ -315,8 +315,8 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 
 		begin();
 		old = MemoryContextSwitchTo(batch_context);
-		claimed = attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim,
-								&stage);
+		claimed =
+			attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim, &stage);
 		MemoryContextSwitchTo(old);
 		commit();
 		eros_halt_withdraw(worker);

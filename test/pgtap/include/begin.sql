@@ -1,0 +1,53 @@
+-- What every file begins with: quick settings, and what the tests share.
+--
+-- The scheduler and the workers do their part in the background: a test waits for it with
+-- CALL eventually(query, expected, description), which polls for 15 seconds at most and then asserts.
+
+\set QUIET 1
+\pset format unaligned
+\pset tuples_only on
+ALTER SYSTEM RESET ALL; -- what a file that died has left
+ALTER SYSTEM SET eros.retry_delay = '10ms';
+ALTER SYSTEM SET eros.worker_idle_timeout = '200ms';
+\ir reload.sql
+
+CREATE SCHEMA t;
+GRANT USAGE ON SCHEMA t TO PUBLIC;
+
+-- Polls until a query gives the expected value (as text), then asserts that it did; a line of TAP.
+CREATE PROCEDURE t.eventually(query text, expected text, description text, INOUT result text DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+  deadline timestamptz := clock_timestamp() + interval '15 seconds';
+  got text;
+BEGIN
+  LOOP
+    EXECUTE query INTO got;
+    EXIT WHEN got IS NOT DISTINCT FROM expected OR clock_timestamp() > deadline;
+    COMMIT; -- holds no lock and no snapshot while it waits
+    PERFORM pg_sleep(0.01);
+  END LOOP;
+  result := public.is(got, expected, description);
+END $$;
+
+-- Tells the SQLSTATE of a statement's error, or 00000.
+CREATE FUNCTION t.sqlstate_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE statement;
+  RETURN '00000';
+EXCEPTION WHEN OTHERS THEN
+  RETURN SQLSTATE;
+END $$;
+
+-- The handler of most tests: who called it, and for whom, is kept in t.call.
+CREATE TABLE t.call (user_id bigint, batch bigint, pid integer DEFAULT pg_backend_pid());
+CREATE SEQUENCE t.batch;
+CREATE FUNCTION t.echo(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+LANGUAGE sql SET search_path = t, pg_temp AS $$
+  WITH this AS MATERIALIZED (SELECT nextval('batch') AS batch),
+    noted AS (INSERT INTO call (user_id, batch) SELECT u, this.batch FROM unnest(user_ids) AS u, this)
+  SELECT u, jsonb_build_object('user', u, 'batch', this.batch) FROM unnest(user_ids) AS u, this
+$$;
+
+-- Phases without CPU shares to wait for.
+UPDATE eros.phase SET cpu_percent = 95;
