@@ -554,6 +554,19 @@ COMMENT ON FUNCTION eros.use_pg_cron() IS
 	'has purge, partition creation and stale clean-up of this database scheduled in pg_cron, wherever in the server that is installed; returns where. Error 55000 when pg_cron is not loaded or not installed';
 
 ------------------------------------------------------------------------------
+-- Pause
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.pause() RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_pause' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.pause() IS
+	'stops the work on handlers in this database at once, halting what runs, until eros.resume() or the server''s restart; touches, sweeps and eros.get() go on. It does not wait for the end of the transaction';
+
+CREATE FUNCTION eros.resume() RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_resume' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.resume() IS 'lets the work on handlers go on after eros.pause()';
+
+------------------------------------------------------------------------------
 -- Status
 ------------------------------------------------------------------------------
 
@@ -564,7 +577,7 @@ CREATE FUNCTION eros.database_info(
 	OUT last_sweep timestamptz, OUT last_maintenance timestamptz, OUT cache_bytes bigint,
 	OUT tracker_users bigint, OUT tracker_capacity bigint, OUT tracker_bytes bigint,
 	OUT tracker_limit_bytes bigint, OUT launcher_pid integer, OUT clock_offset interval,
-	OUT stats_since timestamptz, OUT evicted bigint) RETURNS record
+	OUT stats_since timestamptz, OUT evicted bigint, OUT paused boolean, OUT gave_way bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_database_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.database_info() IS 'internal: what shared memory knows of this database; see eros.status';
 
@@ -586,9 +599,16 @@ COMMENT ON FUNCTION eros.handler_info() IS 'internal: the counters of the handle
 CREATE FUNCTION eros.worker_info(
 	OUT worker integer, OUT pid integer, OUT activity text, OUT handler_id integer, OUT phase smallint,
 	OUT batch_users integer, OUT batch_start timestamptz, OUT started timestamptz, OUT batches bigint,
-	OUT users_done bigint, OUT cpu_used_ms double precision) RETURNS SETOF record
+	OUT users_done bigint, OUT cpu_used_ms double precision, OUT grant_percent double precision,
+	OUT waited_percent double precision) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'eros_worker_info' LANGUAGE C VOLATILE ROWS 5;
 COMMENT ON FUNCTION eros.worker_info() IS 'internal: the workers of this database; see eros.status_worker';
+
+CREATE FUNCTION eros.halt_info(
+	OUT halts bigint, OUT p50_ms double precision, OUT p99_ms double precision, OUT max_ms double precision,
+	OUT forced bigint) RETURNS record
+	AS 'MODULE_PATHNAME', 'eros_halt_info' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.halt_info() IS 'internal: the latencies of halts; see eros.status_halt';
 
 CREATE VIEW eros.status_phase AS
 	SELECT p.phase, p.idle_after, p.cpu_percent, p.batch_size,
@@ -667,7 +687,7 @@ COMMENT ON COLUMN eros.status_handler.error_at IS 'since when';
 CREATE VIEW eros.status_worker AS
 	SELECT i.worker, i.pid, i.activity, h.name AS handler, i.phase, i.batch_users,
 		   CASE WHEN i.batch_start IS NOT NULL THEN clock_timestamp() - i.batch_start END AS batch_age,
-		   i.started, i.batches, i.users_done, i.cpu_used_ms
+		   i.started, i.batches, i.users_done, i.cpu_used_ms, i.grant_percent, i.waited_percent
 	FROM eros.worker_info() i LEFT JOIN eros.handler h USING (handler_id)
 	ORDER BY i.worker;
 COMMENT ON VIEW eros.status_worker IS 'what each worker of this database does now';
@@ -677,11 +697,22 @@ COMMENT ON COLUMN eros.status_worker.activity IS 'starting, idle, claiming, comp
 COMMENT ON COLUMN eros.status_worker.handler IS 'the handler that it calls now';
 COMMENT ON COLUMN eros.status_worker.phase IS 'the phase that pays for it';
 COMMENT ON COLUMN eros.status_worker.batch_users IS 'users in the batch';
-COMMENT ON COLUMN eros.status_worker.batch_age IS 'time since the batch was begun';
+COMMENT ON COLUMN eros.status_worker.batch_age IS 'time since the handler was called, which is also the age of the snapshot that the call holds';
 COMMENT ON COLUMN eros.status_worker.started IS 'when the worker was started';
 COMMENT ON COLUMN eros.status_worker.batches IS 'batches since then';
 COMMENT ON COLUMN eros.status_worker.users_done IS 'users whose job was finished since then';
 COMMENT ON COLUMN eros.status_worker.cpu_used_ms IS 'CPU time of its batches since then, in ms';
+COMMENT ON COLUMN eros.status_worker.grant_percent IS 'part of the phases'' shares that it takes, in percent: less than 100 while the machine is contended';
+COMMENT ON COLUMN eros.status_worker.waited_percent IS 'part of its running time for which it last had to wait for a CPU, in percent, by the kernel''s schedstat';
+
+CREATE VIEW eros.status_halt AS
+	SELECT i.halts, i.p50_ms, i.p99_ms, i.max_ms, i.forced FROM eros.halt_info() i;
+COMMENT ON VIEW eros.status_halt IS 'how fast returning users stop the work on them, from the touch to the roll-back finished, since the server''s start';
+COMMENT ON COLUMN eros.status_halt.halts IS 'batches halted by a returning user';
+COMMENT ON COLUMN eros.status_halt.p50_ms IS 'median latency, in ms; the upper bound of its class, classes being a fourth root of two apart';
+COMMENT ON COLUMN eros.status_halt.p99_ms IS '99th percentile of the latency, in ms, likewise';
+COMMENT ON COLUMN eros.status_halt.max_ms IS 'longest latency, in ms';
+COMMENT ON COLUMN eros.status_halt.forced IS 'workers that were terminated because they did not yield within eros.halt_timeout';
 
 CREATE VIEW eros.status_queue AS
 	SELECT h.name AS handler, h.phase,
@@ -732,7 +763,7 @@ CREATE VIEW eros.status AS
 		   i.last_maintenance, i.last_sweep,
 		   i.tracker_users, i.tracker_capacity, i.tracker_bytes, i.tracker_limit_bytes,
 		   i.touches_spilled, i.touches_lost, i.users_spilled,
-		   i.returns, i.halts, i.evicted,
+		   i.returns, i.halts, i.gave_way, i.evicted,
 		   p.cpu_used_ms, i.scheduler_cpu_ms,
 		   i.launcher_pid, i.scheduler_pid,
 		   i.clock_offset, i.stats_since
@@ -747,6 +778,8 @@ CREATE VIEW eros.status AS
 				THEN 'switched off: eros.enabled is off'
 			WHEN i.launcher_pid IS NULL
 				THEN 'the launcher does not run: see the server log; in recovery it starts after promotion'
+			WHEN i.paused
+				THEN 'paused: eros.resume() lets the work go on'
 			WHEN i.held
 				THEN 'kept out while a command works on this database or on the extension'
 			WHEN i.no_worker_slot
@@ -781,7 +814,8 @@ COMMENT ON COLUMN eros.status.touches_spilled IS 'touches that went to the table
 COMMENT ON COLUMN eros.status.touches_lost IS 'touches that could not, in a read-only transaction';
 COMMENT ON COLUMN eros.status.users_spilled IS 'active users moved to the table to make room';
 COMMENT ON COLUMN eros.status.returns IS 'idle or new users who became active';
-COMMENT ON COLUMN eros.status.halts IS 'batches interrupted by a returning user';
+COMMENT ON COLUMN eros.status.halts IS 'batches interrupted by a returning user, somebody who waited for a lock, or eros.pause()';
+COMMENT ON COLUMN eros.status.gave_way IS 'of these, for somebody who waited for a lock';
 COMMENT ON COLUMN eros.status.evicted IS 'cache entries evicted at eros.cache_limit';
 COMMENT ON COLUMN eros.status.cpu_used_ms IS 'CPU time of all batches, in ms';
 COMMENT ON COLUMN eros.status.scheduler_cpu_ms IS 'CPU time of the scheduler, in ms';
@@ -838,9 +872,9 @@ REVOKE ALL ON FUNCTION eros.grant_application(regrole), eros.grant_developer(reg
 
 GRANT USAGE ON SCHEMA eros TO pg_monitor;
 GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,
-	eros.status_queue, eros.status_cache, eros.phase, eros.handler TO pg_monitor;
+	eros.status_queue, eros.status_cache, eros.status_halt, eros.phase, eros.handler TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
-	eros.worker_info(), eros.cache_partitions() TO pg_monitor;
+	eros.worker_info(), eros.halt_info(), eros.cache_partitions() TO pg_monitor;
 
 SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler_handler_id_seq', '');

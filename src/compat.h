@@ -59,14 +59,44 @@ extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
 #define InitMaterializedSRF(fcinfo, flags) eros_init_materialized_srf(fcinfo)
 #endif
 
+/*
+ * Since 14, a process can be asked to log its memory contexts, at the next
+ * point where it serves interrupts; pace.c borrows that.
+ */
+#if PG_VERSION_NUM >= 140000
+#define eros_request_safe_point() (InterruptPending = true, LogMemoryContextPending = true)
+#define eros_withdraw_safe_point() (LogMemoryContextPending = false)
+#else
+#define eros_request_safe_point() ((void) 0)
+#define eros_withdraw_safe_point() ((void) 0)
+#endif
+
+/* Since 15, a timer can fire again and again; before, it does so once. */
+#if PG_VERSION_NUM >= 150000
+#define eros_enable_ticks(id, ms) \
+	enable_timeout_every((id), TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (ms)), (ms))
+#else
+#define eros_enable_ticks(id, ms) enable_timeout_after((id), (ms))
+#endif
+
+/* Since 17, an extension can name what it waits for. */
+#if PG_VERSION_NUM >= 170000
+#define EROS_WAIT_EVENT(name) WaitEventExtensionNew(name)
+#else
+#define EROS_WAIT_EVENT(name) PG_WAIT_EXTENSION
+#endif
+
 /* Since 16, one function checks the privileges on any object. */
 #if PG_VERSION_NUM < 160000
 #define eros_function_aclcheck(fn, role) pg_proc_aclcheck((fn), (role), ACL_EXECUTE)
 #define eros_may_alter_database(db) pg_database_ownercheck((db), GetUserId())
+#define eros_may_drop_extension(ext) pg_extension_ownercheck((ext), GetUserId())
 #else
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #define eros_may_alter_database(db) object_ownercheck(DatabaseRelationId, (db), GetUserId())
+#define eros_may_drop_extension(ext) object_ownercheck(ExtensionRelationId, (ext), GetUserId())
 #define eros_function_aclcheck(fn, role) \
 	object_aclcheck(ProcedureRelationId, (fn), (role), ACL_EXECUTE)
 #endif

@@ -62,6 +62,9 @@ int eros_max_result_size = 50 * 1024;
 int eros_retry_delay_ms = 60000;
 int eros_retry_delay_max_ms = 3600000;
 int eros_worker_idle_timeout_ms = 10000;
+int eros_halt_timeout_ms = 500;
+int eros_max_snapshot_age_ms = 600000;
+int eros_nice = 0;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -132,7 +135,7 @@ define_settings(void)
 							 NULL, &eros_developer, false, PGC_POSTMASTER, GUC_NOT_IN_SAMPLE, NULL,
 							 NULL, NULL);
 	DefineCustomIntVariable("eros.workers", "Workers per database, at most.", NULL, &eros_workers,
-							1, 0, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							1, 0, EROS_MAX_WORKERS, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.max_workers", "Workers of the whole server, at most.", NULL,
 							&eros_max_workers, 16, 1, 1024, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.max_databases", "Databases that may have the extension.", NULL,
@@ -180,6 +183,17 @@ define_settings(void)
 	DefineCustomIntVariable("eros.worker_idle_timeout", "A worker without work ends after this.",
 							NULL, &eros_worker_idle_timeout_ms, 10000, 10, 3600000, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"eros.halt_timeout", "A worker that does not yield to a halt in this time is terminated.",
+		NULL, &eros_halt_timeout_ms, 500, 10, 600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.max_snapshot_age",
+							"A call of a handler is cancelled after this, whatever its timeout.",
+							"It holds a snapshot all the time, its pauses included.",
+							&eros_max_snapshot_age_ms, 600000, 1000, 86400000, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.nice", "Niceness of workers, set when they start.",
+							"Of little effect where each session is scheduled as a group.",
+							&eros_nice, 0, 0, 19, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("eros");
 }
 

@@ -31,6 +31,7 @@
 #include "utils/uuid.h"
 
 #define EROS_MAX_PHASES 8		/* phases are numbered 1 to 8 */
+#define EROS_MAX_WORKERS 64		/* of one database, at most */
 #define EROS_MAX_BATCH 1000		/* users in one batch, at most */
 #define EROS_MAX_PARTITIONS 128 /* cache partitions accounted per database */
 #define EROS_READ_WINDOWS 12	/* cache partitions of a handler with read marks */
@@ -98,6 +99,26 @@ extern uint64 eros_process_cpu_ns(void);
  * ------------------------------------------------------------------------
  */
 
+/* Why a batch was halted. */
+typedef enum ErosHaltReason
+{
+	EROS_HALT_RETURN = 0, /* a user of it has returned */
+	EROS_HALT_WAITER,	  /* somebody waits for a lock of the worker */
+	EROS_HALT_PAUSE		  /* the database was paused */
+} ErosHaltReason;
+
+/* The latencies of halts: a histogram with four classes an octave, from 1 us. */
+#define EROS_HALT_CLASSES 96
+#define EROS_HALT_CLASS_RATIO 1.189207115002721
+
+typedef struct ErosHaltHistogram
+{
+	pg_atomic_uint64 count;
+	pg_atomic_uint64 max_ns;
+	pg_atomic_uint64 forced; /* workers terminated, having not yielded */
+	pg_atomic_uint64 classes[EROS_HALT_CLASSES];
+} ErosHaltHistogram;
+
 /* What is known of a database. */
 typedef enum ErosDatabaseState
 {
@@ -154,6 +175,13 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 last_maintenance;
 	pg_atomic_uint64 evicted;
 
+	pg_atomic_uint32 paused;		/* by eros.pause() */
+	pg_atomic_uint64 gave_way;		/* batches halted for somebody who waited for a lock */
+	ErosHaltHistogram halt_latency; /* of halts by returning users */
+
+	/* the governor's buckets: when each worker may go on with each phase, monotonic ns */
+	pg_atomic_uint64 allowed_at_ns[EROS_MAX_WORKERS][EROS_MAX_PHASES + 1];
+
 	ErosPhaseCounters phases[EROS_MAX_PHASES + 1];
 	ErosPartitionBytes partitions[EROS_MAX_PARTITIONS];
 } ErosDatabase;
@@ -205,9 +233,13 @@ typedef struct ErosWorker
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
 	pg_atomic_uint64 cpu_used_ns;
+	pg_atomic_uint32 grant_permille;  /* part of the shares left by contention */
+	pg_atomic_uint32 waited_permille; /* part of its time it waited for a CPU */
 
-	/* the governor's buckets: when each phase may run again, monotonic ns */
-	pg_atomic_uint64 allowed_at_ns[EROS_MAX_PHASES + 1];
+	/* the halt: why, and since when, monotonic ns */
+	pg_atomic_uint32 halt_reason;
+	pg_atomic_uint64 halted_at_ns;
+
 } ErosWorker;
 
 /* Which results of one cache partition were read: a HyperLogLog. */
@@ -309,6 +341,9 @@ extern int eros_max_result_size;
 extern int eros_retry_delay_ms;
 extern int eros_retry_delay_max_ms;
 extern int eros_worker_idle_timeout_ms;
+extern int eros_halt_timeout_ms;
+extern int eros_max_snapshot_age_ms;
+extern int eros_nice;
 
 /* ------------------------------------------------------------------------
  * Active users (tracker.c)
@@ -368,6 +403,10 @@ extern void eros_halt_publish(ErosWorker *worker, const ErosKey *keys, int nkeys
 extern void eros_halt_before_commit(ErosWorker *worker);
 extern void eros_halt_withdraw(ErosWorker *worker);
 extern bool eros_halt_is_pending(ErosWorker *worker);
+extern bool eros_halt_is_overdue(ErosWorker *worker, uint64 now_ns);
+extern void eros_halt_myself(ErosWorker *worker, ErosHaltReason reason);
+extern void eros_halt_database(Oid dboid);
+extern void eros_halt_finished(ErosWorker *worker);
 
 /* ------------------------------------------------------------------------
  * Phases and handlers (handler.c)
@@ -484,10 +523,18 @@ extern uint64 eros_cache_bytes(ErosDatabase *db);
 extern void eros_cache_recount(void);
 
 extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);
-extern void eros_governor_charge(ErosWorker *worker, const ErosPhase *phase, uint64 cpu_ns);
+extern void eros_governor_begin(void);
+extern uint64 eros_governor_uncharged_ns(void);
+extern void eros_governor_charge(ErosWorker *worker, const ErosPhase *phase);
+extern uint64 eros_governor_charge_upkeep(void);
+extern void eros_governor_count_throttled(const ErosPhase *phase, uint64 ns);
 extern int eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler);
 extern void eros_governor_learn(const ErosHandler *handler, int nusers, uint64 cpu_ns);
 extern int eros_governor_cores(void);
+
+extern void eros_pace_install(ErosWorker *worker);
+extern void eros_pace_begin(const ErosPhase *phase);
+extern void eros_pace_end(void);
 
 /* What a scheduler remembers between two sweeps. */
 typedef struct ErosSweep ErosSweep;

@@ -31,8 +31,12 @@
 #include <signal.h>
 
 #include "eros.h"
+#include "fmgr.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
+
+PG_FUNCTION_INFO_V1(eros_pause);
+PG_FUNCTION_INFO_V1(eros_resume);
 
 /* The worker of this process and the batch it is at. */
 static ErosWorker *my_worker = NULL;
@@ -60,6 +64,16 @@ eros_halt_install(ErosWorker *worker)
 	my_worker = worker;
 	my_generation = EROS_BATCH_GENERATION(pg_atomic_read_u64(&worker->batch_word));
 	pqsignal(SIGUSR2, halt_signal);
+}
+
+/* Tells whether a halt was asked for longer ago than eros.halt_timeout. */
+bool
+eros_halt_is_overdue(ErosWorker *worker, uint64 now_ns)
+{
+	uint64 since = pg_atomic_read_u64(&worker->halted_at_ns);
+
+	return eros_halt_is_pending(worker) && since != 0 && now_ns > since &&
+		   now_ns - since > eros_halt_timeout_ms * UINT64CONST(1000000);
 }
 
 /* Tells whether the batch that this process is at has been halted. */
@@ -108,6 +122,29 @@ eros_halt_withdraw(ErosWorker *worker)
 	worker->nkeys = 0;
 }
 
+/*
+ * Halts a batch, given by the word that was read, for a reason; returns
+ * whether it was still running.
+ */
+static bool
+halt_batch(ErosWorker *worker, uint64 word, ErosHaltReason reason)
+{
+	pid_t pid = worker->pid;
+	uint64 now = eros_monotonic_ns();
+
+	if (!pg_atomic_compare_exchange_u64(
+			&worker->batch_word, &word,
+			EROS_BATCH_WORD(EROS_BATCH_GENERATION(word), EROS_BATCH_HALTED)))
+		return false;
+
+	/* the worker has no use for these before it has rolled back */
+	pg_atomic_write_u32(&worker->halt_reason, reason);
+	pg_atomic_write_u64(&worker->halted_at_ns, now);
+	if (pid != 0)
+		kill(pid, SIGUSR2);
+	return true;
+}
+
 /* Halts the worker that holds this user, if one does. */
 void
 eros_halt_user(Oid dboid, const ErosKey *key)
@@ -116,8 +153,6 @@ eros_halt_user(Oid dboid, const ErosKey *key)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
 		uint64 word;
-		int nkeys;
-		pid_t pid;
 
 		if (worker->dboid != dboid)
 			continue;
@@ -125,16 +160,110 @@ eros_halt_user(Oid dboid, const ErosKey *key)
 		if (EROS_BATCH_STATE(word) != EROS_BATCH_RUNNING)
 			continue;
 		pg_read_barrier();
-		nkeys = Min(worker->nkeys, EROS_MAX_BATCH);
-		pid = worker->pid;
 
-		/* if the worker moves on meanwhile, the swap below fails */
-		if (bsearch(key, worker->keys, nkeys, sizeof(ErosKey), eros_key_qsort_compare) == NULL)
-			continue;
-		if (pg_atomic_compare_exchange_u64(
-				&worker->batch_word, &word,
-				EROS_BATCH_WORD(EROS_BATCH_GENERATION(word), EROS_BATCH_HALTED)) &&
-			pid != 0)
-			kill(pid, SIGUSR2);
+		/* if the worker moves on meanwhile, the swap fails */
+		if (bsearch(key, worker->keys, Min(worker->nkeys, EROS_MAX_BATCH), sizeof(ErosKey),
+					eros_key_qsort_compare) != NULL)
+			halt_batch(worker, word, EROS_HALT_RETURN);
 	}
+}
+
+/* Halts whatever runs in a database. */
+void
+eros_halt_database(Oid dboid)
+{
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		ErosWorker *worker = &eros_workers_array[i];
+		uint64 word = pg_atomic_read_u64(&worker->batch_word);
+
+		if (worker->dboid == dboid && EROS_BATCH_STATE(word) == EROS_BATCH_RUNNING)
+			halt_batch(worker, word, EROS_HALT_PAUSE);
+	}
+}
+
+/* Halts this process's own batch. */
+void
+eros_halt_myself(ErosWorker *worker, ErosHaltReason reason)
+{
+	uint64 word = EROS_BATCH_WORD(my_generation, EROS_BATCH_RUNNING);
+
+	if (halt_batch(worker, word, reason))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+	}
+}
+
+/* The class of the histogram for a latency. */
+static int
+latency_class(uint64 ns)
+{
+	int class = 0;
+	double upper = 1000;
+
+	while (upper < ns && class < EROS_HALT_CLASSES - 1)
+	{
+		upper *= EROS_HALT_CLASS_RATIO;
+		class ++;
+	}
+	return class;
+}
+
+/* Counts a halted batch: its transaction has been rolled back. */
+void
+eros_halt_finished(ErosWorker *worker)
+{
+	ErosDatabase *db = eros_my_database();
+	uint64 latency = eros_monotonic_ns() - pg_atomic_read_u64(&worker->halted_at_ns);
+	uint64 max;
+
+	if (db == NULL)
+		return;
+	pg_atomic_fetch_add_u64(&db->halts, 1);
+	if (pg_atomic_read_u32(&worker->halt_reason) == EROS_HALT_WAITER)
+		pg_atomic_fetch_add_u64(&db->gave_way, 1);
+	if (pg_atomic_read_u32(&worker->halt_reason) != EROS_HALT_RETURN)
+		return;
+	pg_atomic_fetch_add_u64(&db->halt_latency.count, 1);
+	pg_atomic_fetch_add_u64(&db->halt_latency.classes[latency_class(latency)], 1);
+	max = pg_atomic_read_u64(&db->halt_latency.max_ns);
+	while (latency > max &&
+		   !pg_atomic_compare_exchange_u64(&db->halt_latency.max_ns, &max, latency))
+		;
+}
+
+/* Sets whether the work on handlers in this database is paused. */
+static void
+set_paused(bool paused)
+{
+	ErosDatabase *db;
+
+	eros_check_loaded();
+	db = eros_database_slot(MyDatabaseId, true);
+	if (db == NULL)
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("too many databases use EROS"),
+						errhint("Raise eros.max_databases and restart the server.")));
+	pg_atomic_write_u32(&db->paused, paused);
+	pg_memory_barrier();
+	if (paused)
+		eros_halt_database(MyDatabaseId);
+	eros_set_latch_of_scheduler(db);
+}
+
+/* pause() returns void */
+Datum
+eros_pause(PG_FUNCTION_ARGS)
+{
+	set_paused(true);
+	PG_RETURN_VOID();
+}
+
+/* resume() returns void */
+Datum
+eros_resume(PG_FUNCTION_ARGS)
+{
+	set_paused(false);
+	PG_RETURN_VOID();
 }

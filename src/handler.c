@@ -733,8 +733,9 @@ static void
 raise_timed_out(const ErosHandler *handler)
 {
 	ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
-					errmsg("handler \"%s\" took longer than its timeout of %d ms", handler->name,
-						   handler->timeout_ms)));
+					errmsg("handler \"%s\" was cancelled after %d ms", handler->name,
+						   Min(handler->timeout_ms, eros_max_snapshot_age_ms)),
+					errhint("Raise its timeout, or eros.max_snapshot_age.")));
 }
 
 /* Checks one row of a handler's result and adds it; rows with a NULL value are no results. */
@@ -813,7 +814,7 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 						errmsg("handler \"%s\" cannot be called by a handler", handler->name)));
 	config_pinned = true;
 	call_timed_out = false;
-	enable_timeout_after(call_timeout, handler->timeout_ms);
+	enable_timeout_after(call_timeout, Min(handler->timeout_ms, eros_max_snapshot_age_ms));
 	PG_TRY();
 	{
 		int code;

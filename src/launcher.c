@@ -34,6 +34,7 @@
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "eros.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -161,6 +162,8 @@ eros_launcher_register(void)
  * ------------------------------------------------------------------------
  */
 
+static bool terminate_processes(Oid dboid);
+
 static void
 launcher_exit(int code, Datum arg)
 {
@@ -225,7 +228,8 @@ forget_databases(void)
 
 	for (int i = 0; i < nknown; i++)
 	{
-		if (known[i].exists)
+		/* it may be there still, as a template: then our processes leave first */
+		if (known[i].exists || terminate_processes(known[i].dboid))
 		{
 			known[kept++] = known[i];
 			continue;
@@ -429,7 +433,9 @@ eros_launcher_main(Datum arg)
 			bool is_new = known[i].handle == NULL && !known[i].absent &&
 						  eros_database_slot(known[i].dboid, false) == NULL;
 
-			if (is_new && looking)
+			if (!known[i].exists)
+				looking = true; /* its processes are on their way out */
+			if (!known[i].exists || (is_new && looking))
 				continue;
 			looking = see_to(&known[i], now_ms, &next_ms) || looking;
 		}
@@ -440,8 +446,9 @@ eros_launcher_main(Datum arg)
 		}
 		if (looked_at_all)
 			see_to_pg_cron(&cron_handle);
+		eros_governor_charge_upkeep();
 		if (looking)
-			next_ms = Min(next_ms, now_ms + 1000);
+			next_ms = Min(next_ms, now_ms + 100);
 		eros_process_wait((long) (next_ms - now_ms));
 	}
 }
@@ -554,7 +561,11 @@ make_way(Node *stmt)
 
 	if (IsA(stmt, DropStmt) && drops_eros((DropStmt *) stmt))
 	{
-		hold_database(MyDatabaseId);
+		Oid extension = get_extension_oid("eros", true);
+
+		/* whoever may not do it, may not stop EROS either */
+		if (OidIsValid(extension) && eros_may_drop_extension(extension))
+			hold_database(MyDatabaseId);
 		return;
 	}
 	if (IsA(stmt, DropdbStmt))
@@ -577,7 +588,6 @@ make_way(Node *stmt)
 	{
 		Oid dboid = get_database_oid(name, true);
 
-		/* whoever may not do it, may not stop EROS either */
 		if (OidIsValid(dboid) && eros_may_alter_database(dboid))
 			hold_database(dboid);
 	}
@@ -597,6 +607,10 @@ process_utility(EROS_UTILITY_ARGS)
 		prev_process_utility(EROS_UTILITY_CALL);
 	else
 		standard_ProcessUtility(EROS_UTILITY_CALL);
+
+	/* there may be a database more or less for us */
+	if (eros_shared != NULL && (IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt)))
+		holding = true;
 }
 
 /* Installs the hooks. */

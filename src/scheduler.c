@@ -98,8 +98,9 @@ keep_worker_slot(int number)
 		worker->pid = 0;
 		worker->latch = NULL;
 		worker->ticket = (uint32) MyProcPid * 1000003 + ++tickets;
-		for (int p = 0; p <= EROS_MAX_PHASES; p++)
-			pg_atomic_write_u64(&worker->allowed_at_ns[p], 0);
+		pg_atomic_write_u32(&worker->grant_permille, 1000);
+		pg_atomic_write_u32(&worker->waited_permille, 0);
+		pg_atomic_write_u64(&worker->halted_at_ns, 0);
 		found = i;
 	}
 	LWLockRelease(eros_shared->lock);
@@ -319,6 +320,26 @@ sweep_all(TimestampTz now)
 	commit();
 }
 
+/* Tells whether there are more jobs than the workers hold at the moment. */
+static bool
+has_unheld_jobs(ErosConfig *config)
+{
+	int64 pending = 0;
+	int64 held = 0;
+
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		if (config->handlers[h].enabled)
+			pending += (int64) pg_atomic_read_u64(&config->handlers[h].stats->pending);
+	}
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].dboid == db->dboid)
+			held += eros_workers_array[i].nkeys;
+	}
+	return pending > held;
+}
+
 /* Starts workers when jobs are due; tells when the next one is. */
 static void
 serve_queue(TimestampTz *next)
@@ -334,7 +355,11 @@ serve_queue(TimestampTz *next)
 			due = Min(due, eros_queue_next_due(&config->handlers[h]));
 	}
 	commit();
-	if (due <= eros_now())
+	if (pg_atomic_read_u32(&db->paused) != 0)
+		return;
+	if (due <= eros_now() && !has_unheld_jobs(config))
+		*next = Min(*next, eros_now() + USECS_PER_SEC);
+	else if (due <= eros_now())
 	{
 		pg_atomic_fetch_add_u32(&db->queue_generation, 1);
 		provide_workers();
@@ -388,11 +413,7 @@ run_round(long *at_least_ms)
 static void
 account_cpu(void)
 {
-	static uint64 accounted = 0;
-	uint64 used = eros_process_cpu_ns();
-
-	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, used - accounted);
-	accounted = used;
+	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, eros_governor_charge_upkeep());
 }
 
 /* Takes the slot of the database; ends the process when another scheduler has it. */

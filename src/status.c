@@ -22,6 +22,7 @@ PG_FUNCTION_INFO_V1(eros_database_info);
 PG_FUNCTION_INFO_V1(eros_phase_info);
 PG_FUNCTION_INFO_V1(eros_handler_info);
 PG_FUNCTION_INFO_V1(eros_worker_info);
+PG_FUNCTION_INFO_V1(eros_halt_info);
 PG_FUNCTION_INFO_V1(eros_account_users);
 
 #define NS_PER_MS 1000000.0
@@ -62,8 +63,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	ErosDatabase *db;
 	ErosTrackerSize size;
 	TupleDesc desc;
-	Datum row[23];
-	bool nulls[23] = {false};
+	Datum row[25];
+	bool nulls[25] = {false};
 	Interval *offset = palloc0(sizeof(Interval));
 	int n = 0;
 
@@ -103,6 +104,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	row[n++] = IntervalPGetDatum(offset);
 	row[n++] = TimestampTzGetDatum(eros_shared->started);
 	row[n++] = counter(&db->evicted);
+	row[n++] = BoolGetDatum(pg_atomic_read_u32(&db->paused) != 0);
+	row[n++] = counter(&db->gave_way);
 	Assert(n == lengthof(row));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }
@@ -187,8 +190,8 @@ eros_worker_info(PG_FUNCTION_ARGS)
 		ErosWorker *worker = &eros_workers_array[i];
 		uint32 activity = pg_atomic_read_u32(&worker->activity);
 		bool busy = pg_atomic_read_u64(&worker->batch_start) != 0;
-		Datum row[11];
-		bool nulls[11] = {false};
+		Datum row[13];
+		bool nulls[13] = {false};
 
 		if (worker->dboid != MyDatabaseId || worker->pid == 0)
 			continue;
@@ -204,6 +207,8 @@ eros_worker_info(PG_FUNCTION_ARGS)
 		row[8] = counter(&worker->batches);
 		row[9] = counter(&worker->users_done);
 		row[10] = milliseconds(&worker->cpu_used_ns);
+		row[11] = Float8GetDatum(pg_atomic_read_u32(&worker->grant_permille) / 10.0);
+		row[12] = Float8GetDatum(pg_atomic_read_u32(&worker->waited_permille) / 10.0);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
@@ -221,4 +226,49 @@ eros_account_users(PG_FUNCTION_ARGS)
 	if (db != NULL && phase >= 1 && phase <= EROS_MAX_PHASES)
 		eros_count_on_commit(&db->phases[phase].users, PG_GETARG_INT64(1));
 	PG_RETURN_VOID();
+}
+
+/* The latency below which a part of all halts stayed, in ms. */
+static double
+halt_percentile(ErosHaltHistogram *histogram, uint64 count, double part)
+{
+	uint64 seen = 0;
+	double upper_ns = 1000;
+	double max_ns = pg_atomic_read_u64(&histogram->max_ns);
+
+	for (int i = 0; i < EROS_HALT_CLASSES; i++)
+	{
+		seen += pg_atomic_read_u64(&histogram->classes[i]);
+		if (seen >= count * part)
+			break;
+		upper_ns *= EROS_HALT_CLASS_RATIO;
+	}
+	return Min(upper_ns, max_ns) / NS_PER_MS;
+}
+
+/* halt_info() returns record */
+Datum
+eros_halt_info(PG_FUNCTION_ARGS)
+{
+	ErosDatabase *db;
+	TupleDesc desc;
+	Datum row[5] = {0};
+	bool nulls[5] = {false};
+	uint64 count = 0;
+
+	eros_check_loaded();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	db = eros_my_database();
+	if (db != NULL)
+	{
+		count = pg_atomic_read_u64(&db->halt_latency.count);
+		row[1] = Float8GetDatum(halt_percentile(&db->halt_latency, count, 0.50));
+		row[2] = Float8GetDatum(halt_percentile(&db->halt_latency, count, 0.99));
+		row[3] = milliseconds(&db->halt_latency.max_ns);
+		row[4] = counter(&db->halt_latency.forced);
+	}
+	row[0] = Int64GetDatum((int64) count);
+	nulls[1] = nulls[2] = nulls[3] = count == 0;
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }

@@ -20,6 +20,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "eros.h"
@@ -28,6 +30,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -67,6 +70,13 @@ worker_exit(int code, Datum arg)
 {
 	ErosDatabase *db = eros_database_slot(worker->dboid, false);
 
+	if (db != NULL && eros_halt_is_overdue(worker, eros_monotonic_ns()))
+	{
+		pg_atomic_fetch_add_u64(&db->halt_latency.forced, 1);
+		ereport(LOG, (errmsg("a worker of EROS was terminated: its handler did not yield to a halt "
+							 "within %d ms",
+							 eros_halt_timeout_ms)));
+	}
 	eros_halt_withdraw(worker);
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	worker->dboid = InvalidOid;
@@ -210,12 +220,8 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 
 	if (halted)
 	{
-		ErosDatabase *db = eros_my_database();
-
 		pg_atomic_fetch_add_u64(&handler->stats->batches_halted, 1);
 		pg_atomic_fetch_add_u64(&handler->stats->cpu_halted_ns, cpu_ns);
-		if (db != NULL)
-			pg_atomic_fetch_add_u64(&db->halts, 1);
 		return;
 	}
 	if (stage == STAGE_CHECK)
@@ -248,6 +254,15 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 	in_transaction(write_failure, &failure);
 }
 
+/* Tells whether eros.pause() is in force. */
+static bool
+is_paused(void)
+{
+	ErosDatabase *db = eros_my_database();
+
+	return db != NULL && pg_atomic_read_u32(&db->paused) != 0;
+}
+
 /* The part of a batch that may fail; returns the users claimed. */
 static int
 attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *claim,
@@ -266,6 +281,9 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 		return 0;
 
 	eros_halt_publish(worker, claim->keys, claim->njobs);
+	if (is_paused())
+		eros_halt_myself(worker, EROS_HALT_PAUSE);
+	CHECK_FOR_INTERRUPTS();
 	eros_queue_drop_active(handler, claim);
 	if (claim->njobs > 0)
 	{
@@ -282,7 +300,9 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 		pg_atomic_write_u32(&worker->handler_id, handler->handler_id);
 		pg_atomic_write_u32(&worker->phase, handler->phase);
 		report(EROS_WORKER_COMPUTING, handler->function);
+		eros_pace_begin(eros_phase(handler->phase));
 		eros_handler_call(handler, claim->keys, claim->njobs, &results);
+		eros_pace_end();
 
 		*stage = STAGE_STORE;
 		report(EROS_WORKER_STORING, NULL);
@@ -309,6 +329,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	volatile bool halted = false;
 
 	MemoryContextReset(batch_context);
+	eros_governor_begin();
 	PG_TRY();
 	{
 		MemoryContext old;
@@ -324,11 +345,14 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
+		eros_pace_end();
 		MemoryContextSwitchTo(batch_context);
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortCurrentTransaction();
 		halted = eros_halt_is_pending(worker);
+		if (halted)
+			eros_halt_finished(worker);
 		eros_halt_withdraw(worker);
 		QueryCancelPending = false;
 		RESUME_INTERRUPTS();
@@ -359,7 +383,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 			pg_atomic_fetch_add_u64(&db->phases[phase->phase].batches, 1);
 	}
 	pg_atomic_fetch_add_u64(&handler->stats->cpu_used_ns, eros_process_cpu_ns() - cpu_start);
-	eros_governor_charge(worker, phase, eros_process_cpu_ns() - cpu_start);
+	eros_governor_charge(worker, phase);
 	pg_atomic_write_u64(&worker->batch_start, 0);
 	pg_atomic_write_u32(&worker->handler_id, 0);
 	pgstat_report_stat(false);
@@ -511,8 +535,15 @@ take_slot(Datum arg)
 	pg_atomic_write_u64(&worker->users_done, 0);
 	pg_atomic_write_u64(&worker->cpu_used_ns, 0);
 	eros_halt_install(worker);
+	eros_pace_install(worker);
 	eros_process_init(dboid, "eros worker");
 	eros_config_by_hand();
+
+	/* pausing inside of calls needs the messages of this level to be made */
+	if (log_min_messages > LOG)
+		SetConfigOption("log_min_messages", "log", PGC_SUSET, PGC_S_OVERRIDE);
+	if (eros_nice > 0)
+		(void) setpriority(PRIO_PROCESS, 0, eros_nice);
 }
 
 /* Waits for the governor, or for work; returns whether to go on. */
@@ -533,7 +564,7 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 		for (int p = 0; db != NULL && p < config->nphases; p++)
 		{
 			if (phase_has_work[config->phases[p].phase])
-				pg_atomic_fetch_add_u64(&db->phases[config->phases[p].phase].throttled_ns, now);
+				eros_governor_count_throttled(&config->phases[p], now);
 		}
 		return true;
 	}
@@ -558,7 +589,7 @@ eros_worker_main(Datum arg)
 	pieces_context = AllocSetContextCreate(TopMemoryContext, "eros pieces", ALLOCSET_SMALL_SIZES);
 	memset(phase_has_work, true, sizeof(phase_has_work));
 
-	while (eros_enabled && worker->number <= eros_workers && refresh_config())
+	while (eros_enabled && worker->number <= eros_workers && !is_paused() && refresh_config())
 	{
 		uint64 wait_ns;
 

@@ -119,9 +119,4 @@ SELECT lives_ok('SELECT * FROM eros.status_queue', 'and eros.status_queue');
 SELECT lives_ok('SELECT * FROM eros.status_cache', 'and eros.status_cache');
 SELECT throws_ok('SELECT * FROM eros.cache', '42501', NULL, 'but no results');
 RESET ROLE;
-
-SELECT eros.drop_handler('whoami');
-DROP SCHEMA dev CASCADE;
-DROP OWNED BY test_dev, test_app, test_other, test_watch;
-DROP ROLE test_nobody, test_app, test_dev, test_other, test_watch;
 \ir include/end.sql

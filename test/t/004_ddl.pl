@@ -79,33 +79,36 @@ polls_to($node, 'copy', computing(), 'EROS goes on in the moved database');
 succeeds('postgres', 'DROP DATABASE copy');
 
 # a command that fails, and one that is not allowed
-my ($in, $out, $timer) = ('', '', IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-my $psql = $node->background_psql('uno', \$in, \$out, $timer);
+my $session = open_session($node, 'uno');
 my ($status, $stdout, $stderr) = $node->psql('postgres', 'DROP DATABASE uno');
 like($stderr, qr/is being accessed by other users/, 'a database in use is not dropped');
 polls_to($node, 'uno', computing(), 'EROS goes on after a DROP DATABASE that failed');
-$in .= "\\q\n";
-$psql->finish;
+close_session($session);
 
 my $scheduler = value($node, 'uno', 'SELECT scheduler_pid FROM eros.status');
 $node->safe_psql('postgres', 'CREATE ROLE nobody LOGIN CREATEDB');
-for my $sql ('DROP DATABASE uno', 'ALTER DATABASE uno RENAME TO one', 'CREATE DATABASE copy TEMPLATE uno',
-	'ALTER DATABASE uno SET TABLESPACE elsewhere')
+for my $case ([ 'postgres', 'DROP DATABASE uno' ], [ 'postgres', 'ALTER DATABASE uno RENAME TO one' ],
+	[ 'postgres', 'CREATE DATABASE copy TEMPLATE uno' ],
+	[ 'postgres', 'ALTER DATABASE uno SET TABLESPACE elsewhere' ], [ 'uno', 'DROP EXTENSION eros' ])
 {
-	($status, $stdout, $stderr) = $node->psql('postgres', "SET ROLE nobody; $sql");
-	like($stderr, qr/must be owner|permission denied/, "not allowed: $sql");
-}
-($status, $stdout, $stderr) = $node->psql('uno', 'SET ROLE nobody; DROP EXTENSION eros');
-like($stderr, qr/must be owner of extension/, 'not allowed: DROP EXTENSION');
-polls_to($node, 'uno', computing(), 'the work goes on after commands that were not allowed');
-is(value($node, 'uno', 'SELECT scheduler_pid FROM eros.status'), $scheduler, 'and has not been disturbed');
+	my ($db, $sql) = @$case;
 
-# no connections, and a template
-$node->safe_psql('postgres', 'ALTER DATABASE uno IS_TEMPLATE true');
+	($status, $stdout, $stderr) = $node->psql($db, "SET ROLE nobody; $sql");
+	like($stderr, qr/must be owner|permission denied/, "not allowed: $sql");
+	is(value($node, 'uno', 'SELECT scheduler_pid FROM eros.status'), $scheduler, 'and it does not disturb EROS');
+}
+polls_to($node, 'uno', computing(), 'the work goes on after commands that were not allowed');
+
+# a template; the launcher looks when another database gets the extension
+$node->safe_psql('postgres', 'ALTER DATABASE uno IS_TEMPLATE true; CREATE DATABASE two');
+create_eros($node, 'two');
 comes_to_be_left('uno', 'when it is a template');
+succeeds('postgres', 'CREATE DATABASE copy TEMPLATE uno');
 $node->safe_psql('postgres', 'ALTER DATABASE uno IS_TEMPLATE false');
 $node->safe_psql('uno', 'SELECT eros_touch(2)');
 polls_to($node, 'uno', computing(), 'EROS goes on when it is none any more');
+polls_to($node, 'two', running(), 'and has gone on in the other database');
+$node->safe_psql('postgres', "DROP DATABASE IF EXISTS $_") for 'copy', 'two';
 
 # the end of the extension
 succeeds('uno', 'DROP EXTENSION eros CASCADE');

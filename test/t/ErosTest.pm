@@ -9,6 +9,7 @@ BEGIN { $ENV{PG_TEST_TIMEOUT_DEFAULT} //= 60 }
 
 use Exporter 'import';
 use FindBin;
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -17,6 +18,7 @@ our @EXPORT = qw(
   eros_node eros_settings reload_with
   create_eros soon_idle gated_handler open_gate sleeping_handler
   value polls_to running computing
+  open_session in_session close_session
 );
 
 # The settings of every test server.
@@ -151,6 +153,43 @@ sub running
 sub computing
 {
 	return q{SELECT count(*) > 0 FROM eros.status_worker WHERE activity = 'computing'};
+}
+
+# Opens a session that stays connected.  (PostgreSQL::Test's own differs from version to version.)
+sub open_session
+{
+	my ($node, $db) = @_;
+	my $session = { in => '', out => '', marks => 0 };
+
+	$session->{timer} = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
+	$session->{psql} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $node->connstr($db) ],
+		'<', \$session->{in}, '>', \$session->{out}, '2>&1', $session->{timer});
+	in_session($session, 'SELECT 1');
+	return $session;
+}
+
+# Runs a statement in a session; returns what it printed.
+sub in_session
+{
+	my ($session, $sql) = @_;
+	my $mark = 'done ' . ++$session->{marks};
+
+	$session->{timer}->start($PostgreSQL::Test::Utils::timeout_default);
+	$session->{out} = '';
+	$session->{in} .= "$sql;\n\\echo '$mark'\n";
+	$session->{psql}->pump until $session->{out} =~ /^\Q$mark\E$/m;
+	return $session->{out} =~ s/^\Q$mark\E\n//mr;
+}
+
+# Ends a session.
+sub close_session
+{
+	my ($session) = @_;
+
+	$session->{in} .= "\\q\n";
+	$session->{psql}->finish;
+	return;
 }
 
 1;

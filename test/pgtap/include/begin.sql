@@ -6,7 +6,9 @@
 \set QUIET 1
 \pset format unaligned
 \pset tuples_only on
-ALTER SYSTEM RESET ALL; -- what a file that died has left
+-- what other files have left
+SELECT format('DROP ROLE %I', rolname) FROM pg_roles WHERE rolname LIKE 'test\_%' \gexec
+ALTER SYSTEM RESET ALL;
 ALTER SYSTEM SET eros.retry_delay = '10ms';
 ALTER SYSTEM SET eros.worker_idle_timeout = '200ms';
 \ir reload.sql
@@ -30,13 +32,13 @@ BEGIN
   result := public.is(got, expected, description);
 END $$;
 
--- Tells the SQLSTATE of a statement's error, or 00000.
-CREATE FUNCTION t.sqlstate_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
+-- Tells a statement's error, a cancelled query's too, which throws_ok() does not catch.
+CREATE FUNCTION t.error_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE statement;
-  RETURN '00000';
-EXCEPTION WHEN OTHERS THEN
-  RETURN SQLSTATE;
+  RETURN NULL;
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+  RETURN SQLSTATE || ' ' || SQLERRM;
 END $$;
 
 -- The handler of most tests: who called it, and for whom, is kept in t.call.

@@ -1,0 +1,41 @@
+-- The cache has a limit: what would expire first is evicted.
+\ir include/begin.sql
+ALTER SYSTEM SET eros.cache_limit = '200kB';
+\ir include/reload.sql
+SELECT plan(15);
+
+-- results of about 10 kB that compress badly
+CREATE FUNCTION t.large(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT u, (SELECT to_jsonb(string_agg(md5(u || ' ' || i), '')) FROM generate_series(1, 320) AS i)
+  FROM unnest(user_ids) AS u
+$$;
+SELECT eros.add_handler('large', 't.large', 1) AS n \gset
+
+SELECT eros.run_now('large', u::bigint) IS NOT NULL FROM generate_series(1, 10) AS u \g /dev/null
+SELECT is(eros.evict(), 0::bigint, 'below the limit nothing is evicted');
+SELECT is((SELECT count(*) FROM eros.cache), 10::bigint, 'ten results');
+SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '>', 50000::bigint, 'their bytes are accounted');
+SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '<', 150000::bigint, 'no more than they take');
+SELECT is((SELECT sum(live_bytes) FROM eros.status_cache)::bigint, (SELECT cache_bytes FROM eros.status), 'also per partition');
+
+SELECT eros.run_now('large', u::bigint) IS NOT NULL FROM generate_series(11, 40) AS u \g /dev/null
+SELECT eros.advance_clock('1 s') AS t \gset
+-- has the scheduler look
+CALL eventually('SELECT cache_bytes <= cache_limit_bytes FROM eros.status', 'true', 'above it the scheduler evicts');
+SELECT cmp_ok((SELECT count(*) FROM eros.cache), '>', 5::bigint, 'not more than needed');
+SELECT cmp_ok((SELECT count(*) FROM eros.cache), '<', 40::bigint, 'but some');
+SELECT is(eros.get('large', 1), NULL, 'the oldest is gone');
+SELECT ok(eros.get('large', 40) IS NOT NULL, 'the newest is there');
+SELECT is((SELECT count(*) FROM eros.cache), (SELECT 40 - min(eros.user_bigint(user_id)) + 1 FROM eros.cache),
+  'those that are left are the newest');
+SELECT is((SELECT evicted FROM eros.status), 40 - (SELECT count(*) FROM eros.cache), 'the evicted are counted');
+
+-- what is invalidated or replaced leaves the account
+SELECT cache_bytes AS bytes FROM eros.status \gset
+SELECT is(eros.invalidate('large', 40::bigint), true, 'a result is invalidated');
+SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '<', :bytes - 5000::bigint, 'and leaves the account');
+SELECT cache_bytes AS bytes FROM eros.status \gset
+SELECT eros.run_now('large', 39) IS NOT NULL \g /dev/null
+SELECT is((SELECT cache_bytes FROM eros.status), :bytes::bigint, 'replaced, it takes what it took before');
+\ir include/end.sql
