@@ -351,16 +351,20 @@ eros_handler_stats(Oid dboid, int32 handler_id)
 	return slot;
 }
 
-/* Gives back the counters of a handler that was dropped. */
+/* Gives back the counters of this database's handlers that are no more. */
 void
-eros_forget_handler_stats(Oid dboid, int32 handler_id)
+eros_forget_dropped_handlers(const ErosConfig *config)
 {
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eros_max_handlers; i++)
 	{
-		if (eros_handlers_array[i].dboid == dboid &&
-			eros_handlers_array[i].handler_id == handler_id)
-			eros_handlers_array[i].dboid = InvalidOid;
+		ErosHandlerStats *stats = &eros_handlers_array[i];
+		bool found = false;
+
+		for (int h = 0; h < config->nhandlers; h++)
+			found = found || config->handlers[h].handler_id == stats->handler_id;
+		if (stats->dboid == MyDatabaseId && !found)
+			stats->dboid = InvalidOid;
 	}
 	LWLockRelease(eros_shared->lock);
 }

@@ -289,6 +289,8 @@ typedef struct ErosShared
 	TimestampTz started;
 } ErosShared;
 
+typedef struct ErosConfig ErosConfig;
+
 extern ErosShared *eros_shared;
 extern ErosDatabase *eros_databases;
 extern ErosWorker *eros_workers_array;
@@ -298,7 +300,7 @@ extern void eros_check_loaded(void);
 extern ErosDatabase *eros_database_slot(Oid dboid, bool create);
 extern ErosDatabase *eros_my_database(void);
 extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
-extern void eros_forget_handler_stats(Oid dboid, int32 handler_id);
+extern void eros_forget_dropped_handlers(const ErosConfig *config);
 extern void eros_forget_database(Oid dboid);
 extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
@@ -444,7 +446,7 @@ typedef struct ErosHandler
 } ErosHandler;
 
 /* This process's copy of eros.phase and eros.handler. */
-typedef struct ErosConfig
+struct ErosConfig
 {
 	uint64 generation; /* 0: not loaded */
 	int nphases;
@@ -452,7 +454,7 @@ typedef struct ErosConfig
 	int nhandlers;
 	ErosHandler *handlers;
 	MemoryContext context;
-} ErosConfig;
+};
 
 /* The rows that a handler's call returned, checked. */
 typedef struct ErosResults
@@ -545,6 +547,7 @@ extern void eros_sweep_refresh(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_backfill(ErosSweep *sweep, TimestampTz now);
 extern void eros_sweep_config_changed(ErosSweep *sweep);
 extern TimestampTz eros_sweep_next(ErosSweep *sweep, TimestampTz now);
+extern bool eros_sweep_sees_returns(ErosSweep *sweep);
 extern int64 eros_sweep_interval_us(void);
 extern void eros_sweep_recount(void);
 

@@ -387,6 +387,7 @@ run_round(long *at_least_ms)
 	{
 		generation = pg_atomic_read_u64(&db->config_generation);
 		eros_sweep_config_changed(sweep);
+		eros_forget_dropped_handlers(eros_config());
 	}
 	sweep_all(now);
 	begin();
@@ -402,7 +403,7 @@ run_round(long *at_least_ms)
 	now = eros_now();
 	longest_us = Min(longest_us, USECS_PER_HOUR);
 	if (backfilling)
-		longest_us = Min(longest_us, 100000);
+		interval_us = longest_us = 100000;
 	if (next == DT_NOEND || next > now + longest_us)
 		next = now + longest_us;
 	*at_least_ms = (long) (interval_us / 1000) + 1;
@@ -499,10 +500,13 @@ eros_scheduler_main(Datum arg)
 		pgstat_report_activity(STATE_IDLE, NULL);
 
 		/* whoever returns may cut a long sleep short, but not have us run all the time */
-		if (!eros_process_wait(Min(sleep_ms, at_least_ms)) && sleep_ms > at_least_ms)
+		if (!eros_process_wait(Min(sleep_ms, at_least_ms)) && sleep_ms > at_least_ms &&
+			sweep != NULL)
 		{
 			pg_atomic_write_u32(&db->dozing, 1);
-			eros_process_wait(sleep_ms - at_least_ms);
+			pg_memory_barrier();
+			if (!eros_sweep_sees_returns(sweep))
+				eros_process_wait(sleep_ms - at_least_ms);
 			pg_atomic_write_u32(&db->dozing, 0);
 		}
 	}

@@ -57,6 +57,7 @@ struct ErosSweep
 	int at;				   /* the partition to go on with */
 	TimestampTz table_due; /* when the first row crosses a threshold */
 	TimestampTz refresh_due;
+	uint64 returns_seen;   /* returns before this many have been looked for */
 	uint64 backfill_at_ns; /* no backfill before this */
 	int nprogress;
 	HandlerProgress *progress;
@@ -117,6 +118,10 @@ end_sweep(bool committed)
 
 		if (db != NULL)
 			pg_atomic_fetch_sub_u64(&db->active_users, removed);
+
+		/* after a sweep by a session, the scheduler sees to the jobs */
+		if (db != NULL && nleaving > 0 && db->scheduler_pid != MyProcPid)
+			eros_set_latch_of_scheduler(db);
 		eros_tracker_clear_returned(MyDatabaseId, cleared, ncleared);
 	}
 	else
@@ -328,6 +333,10 @@ sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint
 	leaving = scan.idle;
 	cleared = scan.returned;
 	leaving_level = GetCurrentTransactionNestLevel();
+
+	/* a return is counted after its mark is set, so what is counted is found */
+	sweep->returns_seen = pg_atomic_read_u64(&db->returns);
+	pg_read_barrier();
 	nleaving = 0;
 	ncleared = 0;
 
@@ -500,6 +509,13 @@ eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings)
 	return more;
 }
 
+/* Tells whether users have returned since the last sweep of the map. */
+bool
+eros_sweep_sees_returns(ErosSweep *sweep)
+{
+	return pg_atomic_read_u64(&eros_my_database()->returns) != sweep->returns_seen;
+}
+
 /* When the next sweep has something to do. */
 TimestampTz
 eros_sweep_next(ErosSweep *sweep, TimestampTz now)
@@ -507,12 +523,8 @@ eros_sweep_next(ErosSweep *sweep, TimestampTz now)
 	TimestampTz next = Min(sweep->table_due, sweep->refresh_due);
 
 	for (int i = 0; i < eros_tracker_npartitions(); i++)
-	{
 		next = Min(next, sweep->due[i]);
-		if (eros_tracker_has_returned(i))
-			next = now;
-	}
-	return next;
+	return eros_sweep_sees_returns(sweep) ? now : next;
 }
 
 /* Finds, or begins, the progress of a handler. */
