@@ -457,9 +457,11 @@ BEGIN
 		WHILE excess > 0 LOOP
 			EXECUTE format($sql$
 				WITH old AS MATERIALIZED (
-					SELECT c.ctid FROM %1$s c ORDER BY c.expires_at LIMIT least(1000, greatest(1, %2$s / 512))
+					SELECT c.ctid, eros.entry_bytes(c.value) AS bytes FROM %1$s c ORDER BY c.expires_at LIMIT 1000
+				), enough AS (
+					SELECT o.ctid, sum(o.bytes) OVER (ROWS UNBOUNDED PRECEDING) - o.bytes AS before FROM old o
 				), gone AS (
-					DELETE FROM %1$s c WHERE c.ctid = ANY (ARRAY(SELECT old.ctid FROM old))
+					DELETE FROM %1$s c WHERE c.ctid = ANY (ARRAY(SELECT e.ctid FROM enough e WHERE e.before < %2$s))
 					RETURNING eros.entry_bytes(c.value) AS bytes
 				)
 				SELECT count(*) AS entries, coalesce(sum(bytes), 0)::bigint AS bytes FROM gone$sql$,

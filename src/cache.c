@@ -25,6 +25,9 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
+#include "access/toast_internals.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -72,6 +75,9 @@ enum
 	CACHE_BUCKET,
 	CACHE_VALUE
 };
+
+/* What an entry takes besides its value, as eros.entry_bytes() has it. */
+#define ENTRY_OVERHEAD 112
 
 /* A partition, by expiry. */
 typedef struct CachePartition
@@ -375,9 +381,9 @@ key_array(const ErosKey *keys, int nkeys)
 	return eros_keys_to_array(keys, nkeys, EROS_KEY_UUID);
 }
 
-/* Adds the bytes that a statement returned per partition: tableoid, bytes. */
+/* Takes off the bytes that a statement deleted per partition: tableoid, bytes. */
 static void
-account_returned(int sign)
+account_deleted(void)
 {
 	bool isnull;
 
@@ -387,7 +393,7 @@ account_returned(int sign)
 		TupleDesc desc = SPI_tuptable->tupdesc;
 
 		account_bytes(DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)),
-					  sign * DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
+					  -DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
 	}
 }
 
@@ -408,8 +414,58 @@ delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys, Times
 			  4, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	deleted = (int) SPI_processed;
-	account_returned(-1);
+	account_deleted();
 	return deleted;
+}
+
+/*
+ * What a value takes when it is stored, as pg_column_size() will tell: the
+ * toaster's decisions foreseen.  RETURNING would tell the size before them.
+ */
+static int64
+stored_size(Datum value, Form_pg_attribute att)
+{
+	Size raw = VARSIZE(DatumGetPointer(value));
+	Size fixed = MAXALIGN(SizeofHeapTupleHeader) + UUID_LEN + 2 * sizeof(TimestampTz) +
+				 sizeof(int32) + sizeof(int16);
+	Datum compressed;
+	Size size = raw;
+
+	if (VARATT_CAN_MAKE_SHORT(DatumGetPointer(value)))
+		return VARATT_CONVERTED_SHORT_SIZE(DatumGetPointer(value));
+	if (MAXALIGN(INTALIGN(fixed) + raw) <= TOAST_TUPLE_THRESHOLD)
+		return raw;
+	compressed = eros_compress(value, att);
+	if (DatumGetPointer(compressed) != NULL)
+	{
+		size = VARSIZE(DatumGetPointer(compressed));
+		pfree(DatumGetPointer(compressed));
+	}
+	if (MAXALIGN(INTALIGN(fixed) + size) <= TOAST_TUPLE_THRESHOLD)
+		return size;
+	return size - VARHDRSZ; /* out of line */
+}
+
+/* Adds the bytes of results that have been stored. */
+static void
+account_stored(const ErosHandler *handler, TimestampTz expires_at, const ErosResults *results)
+{
+	TimestampTz upper = partition_upper(handler->bucket, expires_at);
+	Relation rel;
+	int64 bytes = 0;
+
+	load_partitions();
+	rel = table_open(parent, AccessShareLock);
+	for (int i = 0; i < results->nrows; i++)
+		bytes +=
+			ENTRY_OVERHEAD +
+			stored_size(results->values[i], TupleDescAttr(RelationGetDescr(rel), CACHE_VALUE - 1));
+	table_close(rel, NoLock);
+	for (int p = 0; p < npartitions; p++)
+	{
+		if (partitions[p].bucket == handler->bucket && partitions[p].upper == upper)
+			account_bytes(partitions[p].relid, bytes);
+	}
 }
 
 /*
@@ -449,17 +505,13 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 	values[4] = key_array(results->keys, results->nrows);
 	values[5] = PointerGetDatum(
 		construct_array(results->values, results->nrows, JSONBOID, -1, false, TYPALIGN_INT));
-	eros_plan(&plan,
-			  "WITH stored AS (INSERT INTO eros.cache AS c"
-			  "	(user_id, computed_at, expires_at, handler_id, bucket, value)"
-			  "	SELECT n.user_id, $3, $4, $1, $2, n.value"
-			  "	FROM unnest($5, $6) AS n (user_id, value)"
-			  "	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes)"
-			  " SELECT s.tableoid, sum(s.bytes)::bigint FROM stored s GROUP BY 1",
-			  6, argtypes);
+	eros_plan(
+		&plan,
+		"INSERT INTO eros.cache (user_id, computed_at, expires_at, handler_id, bucket, value)"
+		" SELECT n.user_id, $3, $4, $1, $2, n.value FROM unnest($5, $6) AS n (user_id, value)",
+		6, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
-	account_returned(1);
-
+	account_stored(handler, expires_at, results);
 	eros_count_on_commit(&handler->stats->stored, results->nrows);
 	window = read_window(handler->stats, partition_upper(handler->bucket, expires_at), true);
 	if (window)

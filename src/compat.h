@@ -71,6 +71,17 @@ extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
 #define eros_withdraw_safe_point() ((void) 0)
 #endif
 
+/* Since 14, there is a choice of compression methods. */
+#if PG_VERSION_NUM >= 140000
+#include "access/toast_compression.h"
+#define eros_compress(value, att)                                                 \
+	toast_compress_datum((value), CompressionMethodIsValid((att)->attcompression) \
+									  ? (att)->attcompression                     \
+									  : default_toast_compression)
+#else
+#define eros_compress(value, att) toast_compress_datum(value)
+#endif
+
 /* Since 15, a timer can fire again and again; before, it does so once. */
 #if PG_VERSION_NUM >= 150000
 #define eros_enable_ticks(id, ms) \
