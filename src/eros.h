@@ -393,6 +393,7 @@ extern int eros_tracker_remove_swept(Oid dboid, const ErosIdleUser *users, int n
 extern void eros_tracker_unmark_swept(Oid dboid, const ErosIdleUser *users, int nusers);
 extern void eros_tracker_clear_returned(Oid dboid, const ErosKey *keys, int nkeys);
 extern void eros_tracker_forget_database(Oid dboid);
+extern uint64 eros_tracker_count(Oid dboid);
 extern void eros_tracker_size(ErosTrackerSize *size);
 
 /* ------------------------------------------------------------------------

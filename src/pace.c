@@ -159,6 +159,8 @@ pause_call(void)
 	bool woken = false;
 	uint64 wait_ns;
 
+	/* the timer would wake us, and cost more than a small share is worth */
+	disable_timeout(tick_timeout, false);
 	for (;;)
 	{
 		wait_ns = eros_governor_wait_ns(worker, phase->phase);
@@ -173,6 +175,7 @@ pause_call(void)
 			woken = true;
 		}
 	}
+	eros_enable_ticks(tick_timeout, TICK_MS);
 	if (woken)
 		SetLatch(MyLatch); /* whoever waits for it in the call finds it set */
 	pg_atomic_write_u32(&worker->activity, EROS_WORKER_COMPUTING);

@@ -162,7 +162,9 @@ provide_workers(void)
 			if (worker->dboid != db->dboid || worker->number != number)
 				continue;
 			there = true;
-			if (worker->latch != NULL && pg_atomic_read_u32(&worker->activity) == EROS_WORKER_IDLE)
+
+			/* whatever it does now: it may be about to sleep */
+			if (worker->latch != NULL)
 				SetLatch(worker->latch);
 		}
 		LWLockRelease(eros_shared->lock);
@@ -252,6 +254,7 @@ initialize(void)
 	eros_config_reload();
 	eros_queue_recount();
 	eros_sweep_recount();
+	pg_atomic_write_u64(&db->active_users, eros_tracker_count(db->dboid));
 	eros_cache_recount();
 	SPI_execute("SELECT eros.create_partitions()", false, 0);
 	commit();
@@ -357,14 +360,14 @@ serve_queue(TimestampTz *next)
 	commit();
 	if (pg_atomic_read_u32(&db->paused) != 0)
 		return;
-	if (due <= eros_now() && !has_unheld_jobs(config))
+	if (due <= eros_now())
 		*next = Min(*next, eros_now() + USECS_PER_SEC);
-	else if (due <= eros_now())
+	if (due <= eros_now() && has_unheld_jobs(config))
 	{
 		pg_atomic_fetch_add_u32(&db->queue_generation, 1);
 		provide_workers();
 	}
-	else
+	else if (due > eros_now())
 		*next = Min(*next, due);
 }
 

@@ -44,6 +44,9 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -58,6 +61,10 @@ PG_FUNCTION_INFO_V1(eros_touch_uuid_array);
 #define PARTITION_BITS 8
 #define NPARTITIONS (1 << PARTITION_BITS)
 #define MIN_SLOT_BITS 5
+
+/* Where the map is kept while the server is down; the version is in the magic. */
+#define SAVE_FILE PGSTAT_STAT_PERMANENT_DIRECTORY "/eros.active"
+#define SAVE_MAGIC 0x45524F31
 
 #define SLOT_USED 1
 #define SLOT_SWEPT 2
@@ -98,6 +105,9 @@ typedef struct TrackerHeader
 static TrackerHeader *header = NULL;
 static TrackerPartitionPadded *partitions = NULL;
 static TrackerSlot *all_slots = NULL;
+
+static void load_map(void);
+static void save_map(int code, Datum arg);
 
 /* The log2 of the slots that a partition may grow to, by the setting. */
 static uint32
@@ -153,6 +163,11 @@ eros_tracker_shmem_init(void)
 		}
 	}
 	LWLockRegisterTranche(header->tranche, "eros_tracker");
+	if (!found && !IsUnderPostmaster)
+	{
+		load_map();
+		on_shmem_exit(save_map, (Datum) 0);
+	}
 }
 
 /* ------------------------------------------------------------------------
@@ -684,6 +699,30 @@ eros_tracker_forget_database(Oid dboid)
 	}
 }
 
+/* Counts the active users of a database. */
+uint64
+eros_tracker_count(Oid dboid)
+{
+	uint64 count = 0;
+
+	for (int partition = 0; partition < NPARTITIONS; partition++)
+	{
+		TrackerPartition *part = &partitions[partition].p;
+		TrackerSlot *slots = slots_of(partition);
+
+		if (part->used == 0)
+			continue;
+		LWLockAcquire(&part->lock, LW_SHARED);
+		for (uint32 i = 0; i < (uint32) 1 << part->slot_bits; i++)
+		{
+			if (pg_atomic_read_u32(&slots[i].state) != 0 && slots[i].dboid == dboid)
+				count++;
+		}
+		LWLockRelease(&part->lock);
+	}
+	return count;
+}
+
 /* Tells the size of the map: all databases, without a lock. */
 void
 eros_tracker_size(ErosTrackerSize *size)
@@ -699,6 +738,98 @@ eros_tracker_size(ErosTrackerSize *size)
 	size->bytes_used += sizeof(TrackerPartitionPadded) * NPARTITIONS;
 	size->capacity = (per_partition - per_partition / 8) * NPARTITIONS;
 	size->bytes_reserved = eros_tracker_shmem_size();
+}
+
+/* ------------------------------------------------------------------------
+ * A clean restart
+ *
+ * The postmaster writes the map to a file when it shuts down, and reads it
+ * when it starts; the file is removed then, so that after a crash no old one
+ * is taken for the truth.  What goes wrong is logged and costs the users their
+ * idle time, nothing else.
+ * ------------------------------------------------------------------------
+ */
+
+/* Writes all slots that are used to the file; returns whether it could. */
+static bool
+write_slots(FILE *file)
+{
+	uint32 magic = SAVE_MAGIC;
+
+	if (fwrite(&magic, sizeof(magic), 1, file) != 1)
+		return false;
+	for (int partition = 0; partition < NPARTITIONS; partition++)
+	{
+		TrackerSlot *slots = slots_of(partition);
+
+		for (uint32 i = 0; i < (uint32) 1 << partitions[partition].p.slot_bits; i++)
+		{
+			if (pg_atomic_read_u32(&slots[i].state) != 0 &&
+				fwrite(&slots[i], sizeof(TrackerSlot), 1, file) != 1)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Saves the map; called in the postmaster when the server has been shut down. */
+static void
+save_map(int code, Datum arg)
+{
+	FILE *file;
+	bool written;
+
+	if (code != 0)
+		return;
+	file = AllocateFile(SAVE_FILE ".tmp", PG_BINARY_W);
+	if (file != NULL)
+	{
+		written = write_slots(file);
+		if (FreeFile(file) == 0 && written)
+		{
+			(void) durable_rename(SAVE_FILE ".tmp", SAVE_FILE, LOG);
+			return;
+		}
+	}
+	ereport(LOG, (errcode_for_file_access(),
+				  errmsg("could not write file \"%s\": %m", SAVE_FILE ".tmp")));
+	unlink(SAVE_FILE ".tmp");
+}
+
+/* Fills the map from the file of the last shutdown. */
+static void
+load_map(void)
+{
+	FILE *file = AllocateFile(SAVE_FILE, PG_BINARY_R);
+	TrackerSlot saved;
+	uint32 magic = 0;
+	uint64 nlost = 0;
+
+	if (file == NULL)
+	{
+		if (errno != ENOENT)
+			ereport(LOG, (errcode_for_file_access(),
+						  errmsg("could not read file \"%s\": %m", SAVE_FILE)));
+		return;
+	}
+	if (fread(&magic, sizeof(magic), 1, file) == 1 && magic == SAVE_MAGIC)
+	{
+		while (fread(&saved, sizeof(saved), 1, file) == 1)
+		{
+			bool returned;
+			bool inserted;
+
+			if (!eros_tracker_enter(saved.dboid, &saved.key,
+									(TimestampTz) pg_atomic_read_u64(&saved.last_seen), &returned,
+									&inserted))
+				nlost++;
+		}
+	}
+	FreeFile(file);
+	unlink(SAVE_FILE);
+	if (nlost > 0)
+		ereport(LOG, (errmsg(UINT64_FORMAT " active users did not fit into memory", nlost),
+					  errhint("Raise eros.tracker_memory.")));
 }
 
 /* ------------------------------------------------------------------------
