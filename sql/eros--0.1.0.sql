@@ -115,12 +115,12 @@ BEGIN
 	END IF;
 	SELECT p.phase, p.cpu_percent INTO bad
 		FROM eros.phase p
-		WHERE p.cpu_percent > current_setting('eros.cpu_cap')::double precision
+		WHERE p.cpu_percent > coalesce(current_setting('eros.cpu_cap', true), '95')::double precision
 		LIMIT 1;
 	IF FOUND THEN
 		RAISE EXCEPTION 'cpu_percent % of phase % is above the hard cap', bad.cpu_percent, bad.phase
 			USING ERRCODE = 'check_violation',
-				HINT = format('Use at most %s, the setting eros.cpu_cap.', current_setting('eros.cpu_cap'));
+				HINT = format('Use at most %s, the setting eros.cpu_cap.', coalesce(current_setting('eros.cpu_cap', true), '95'));
 	END IF;
 	RETURN NULL;
 END $$;
@@ -442,11 +442,11 @@ DECLARE
 	gone_bytes bigint;
 	evicted bigint := 0;
 BEGIN
-	SELECT sum(c.bytes) - pg_size_bytes(current_setting('eros.cache_limit')) * 0.95
-		INTO excess FROM eros.cache_partitions() c;
+	SELECT sum(c.bytes) INTO excess FROM eros.cache_partitions() c;
 	IF current_setting('eros.cache_limit') = '0' THEN
 		RETURN 0;
 	END IF;
+	excess := excess - pg_size_bytes(current_setting('eros.cache_limit')) * 0.95;
 	FOR p IN SELECT * FROM eros.cache_partitions() c WHERE c.bytes > 0 ORDER BY c.upper LOOP
 		EXIT WHEN excess <= 0;
 		IF p.bytes <= excess AND eros.drop_partition(p.partition, p.bucket, p.upper, p.bytes) THEN
@@ -490,6 +490,7 @@ DECLARE
 	stale uuid[];
 	cleaned bigint := 0;
 BEGIN
+	PERFORM eros.now();
 	LOOP
 		WITH gone AS (
 			DELETE FROM eros.activity a WHERE a.ctid = ANY (ARRAY(
@@ -790,6 +791,8 @@ CREATE VIEW eros.status AS
 				THEN 'the scheduler of this database is not running: it is started within seconds'
 			WHEN i.touches_lost > 0
 				THEN format('%s touches in read-only transactions were lost: raise eros.tracker_memory', i.touches_lost)
+			WHEN i.users_spilled > 0
+				THEN 'active users did not fit into memory and were moved to the table: raise eros.tracker_memory'
 			WHEN q.broken > 0
 				THEN format('%s handlers cannot be called: see error in eros.status_handler', q.broken)
 			WHEN q.jobs_failed > 0

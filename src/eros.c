@@ -65,6 +65,7 @@ int eros_worker_idle_timeout_ms = 10000;
 int eros_halt_timeout_ms = 500;
 int eros_max_snapshot_age_ms = 600000;
 int eros_nice = 0;
+bool eros_foreground_first = true;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -191,6 +192,10 @@ define_settings(void)
 							"It holds a snapshot all the time, its pauses included.",
 							&eros_max_snapshot_age_ms, 600000, 1000, 86400000, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("eros.foreground_first",
+							 "Takes less than the phases' shares while the machine is contended.",
+							 "Judged by how long workers wait for a CPU, down to a twentieth.",
+							 &eros_foreground_first, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.nice", "Niceness of workers, set when they start.",
 							"Of little effect where each session is scheduled as a group.",
 							&eros_nice, 0, 0, 19, PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -346,6 +346,7 @@ extern int eros_worker_idle_timeout_ms;
 extern int eros_halt_timeout_ms;
 extern int eros_max_snapshot_age_ms;
 extern int eros_nice;
+extern bool eros_foreground_first;
 
 /* ------------------------------------------------------------------------
  * Active users (tracker.c)

@@ -42,14 +42,19 @@
 
 /*
  * The grant, by the part of its time that a worker waited for a CPU: above the
- * upper bound it is cut, below the lower one it grows again.
+ * upper bound it is cut, below the lower one it grows again, and fast where
+ * there is next to no wait.  The time judged is the worker's own, running and
+ * waiting, so that a worker with a small share is not judged by one unlucky
+ * wake-up.
  */
-#define CONTENDED 0.10
-#define UNCONTENDED 0.03
-#define GRANT_CUT 0.7
-#define GRANT_GROWTH 0.02
+#define CONTENDED 0.15
+#define UNCONTENDED 0.08
+#define IDLE 0.03
+#define GRANT_CUT 0.75
+#define GRANT_GROWTH 1.1
+#define GRANT_FAST_GROWTH 1.5
 #define MIN_GRANT 0.05
-#define CONTENTION_WINDOW_NS UINT64CONST(100000000)
+#define JUDGED_NS UINT64CONST(50000000)
 
 /* Up to where this process has been charged. */
 static uint64 charged_cpu_ns = 0;
@@ -155,30 +160,28 @@ read_schedstat(uint64 *run_ns, uint64 *wait_ns)
 
 /* Judges how contended the machine is, and adapts the grant. */
 static void
-feel_contention(ErosWorker *worker, uint64 now)
+feel_contention(ErosWorker *worker)
 {
-	static uint64 last_at = 0;
 	static uint64 last_run = 0;
 	static uint64 last_wait = 0;
 	uint64 run;
 	uint64 wait;
 	double waited;
 
-	if (now - last_at < CONTENTION_WINDOW_NS || !read_schedstat(&run, &wait))
-		return;
-	if (last_at != 0 && run + wait > last_run + last_wait)
+	if (!eros_foreground_first)
+		grant = 1.0;
+	else if (read_schedstat(&run, &wait) && (run - last_run) + (wait - last_wait) >= JUDGED_NS)
 	{
 		waited = (double) (wait - last_wait) / ((run - last_run) + (wait - last_wait));
 		if (waited > CONTENDED)
 			grant = Max(grant * GRANT_CUT, MIN_GRANT);
 		else if (waited < UNCONTENDED)
-			grant = Min(grant + GRANT_GROWTH, 1.0);
+			grant = Min(grant * (waited < IDLE ? GRANT_FAST_GROWTH : GRANT_GROWTH), 1.0);
+		last_run = run;
+		last_wait = wait;
 		pg_atomic_write_u32(&worker->waited_permille, (uint32) (waited * 1000));
-		pg_atomic_write_u32(&worker->grant_permille, (uint32) (grant * 1000));
 	}
-	last_at = now;
-	last_run = run;
-	last_wait = wait;
+	pg_atomic_write_u32(&worker->grant_permille, (uint32) (grant * 1000));
 }
 
 /*
@@ -228,7 +231,7 @@ eros_governor_charge(ErosWorker *worker, const ErosPhase *phase)
 	charge_cap(now, cpu_ns);
 	charged_cpu_ns += cpu_ns;
 	charged_at_ns = now;
-	feel_contention(worker, now);
+	feel_contention(worker);
 	pg_atomic_fetch_add_u64(&worker->cpu_used_ns, cpu_ns);
 }
 

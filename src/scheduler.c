@@ -329,6 +329,7 @@ has_unheld_jobs(ErosConfig *config)
 {
 	int64 pending = 0;
 	int64 held = 0;
+	bool any_worker = false;
 
 	for (int h = 0; h < config->nhandlers; h++)
 	{
@@ -338,9 +339,14 @@ has_unheld_jobs(ErosConfig *config)
 	for (int i = 0; i < eros_max_workers; i++)
 	{
 		if (eros_workers_array[i].dboid == db->dboid)
+		{
+			any_worker = true;
 			held += eros_workers_array[i].nkeys;
+		}
 	}
-	return pending > held;
+
+	/* the counts are for the second worker: a due job is reason enough for the first */
+	return !any_worker || pending > held;
 }
 
 /* Starts workers when jobs are due; tells when the next one is. */

@@ -46,6 +46,8 @@ PG_FUNCTION_INFO_V1(eros_sweep_sql);
 typedef struct HandlerProgress
 {
 	int32 handler_id;
+	int phase; /* these are begun anew when the handler has changed */
+	Oid function_oid;
 	TimestampTz refreshed_upto; /* results that expire up to then have been seen to */
 	bool backfilled;
 	ErosKey backfill_from; /* users before this one have been seen to */
@@ -527,6 +529,17 @@ eros_sweep_next(ErosSweep *sweep, TimestampTz now)
 	return eros_sweep_sees_returns(sweep) ? now : next;
 }
 
+/* Begins with a handler: nothing has been seen to. */
+static void
+begin_progress(HandlerProgress *progress, const ErosHandler *handler)
+{
+	memset(progress, 0, sizeof(HandlerProgress));
+	progress->handler_id = handler->handler_id;
+	progress->phase = handler->phase;
+	progress->function_oid = handler->function_oid;
+	progress->refreshed_upto = DT_NOBEGIN;
+}
+
 /* Finds, or begins, the progress of a handler. */
 static HandlerProgress *
 progress_of(ErosSweep *sweep, const ErosHandler *handler)
@@ -535,8 +548,12 @@ progress_of(ErosSweep *sweep, const ErosHandler *handler)
 
 	for (int i = 0; i < sweep->nprogress; i++)
 	{
-		if (sweep->progress[i].handler_id == handler->handler_id)
-			return &sweep->progress[i];
+		progress = &sweep->progress[i];
+		if (progress->handler_id != handler->handler_id)
+			continue;
+		if (progress->phase != handler->phase || progress->function_oid != handler->function_oid)
+			begin_progress(progress, handler);
+		return progress;
 	}
 	if (sweep->progress == NULL)
 		sweep->progress = MemoryContextAlloc(sweep->context, sizeof(HandlerProgress));
@@ -544,9 +561,7 @@ progress_of(ErosSweep *sweep, const ErosHandler *handler)
 		sweep->progress =
 			repalloc(sweep->progress, sizeof(HandlerProgress) * (sweep->nprogress + 1));
 	progress = &sweep->progress[sweep->nprogress++];
-	memset(progress, 0, sizeof(HandlerProgress));
-	progress->handler_id = handler->handler_id;
-	progress->refreshed_upto = DT_NOBEGIN;
+	begin_progress(progress, handler);
 	return progress;
 }
 

@@ -851,8 +851,8 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	Datum values[] = {eros_key_get_datum(key), TimestampTzGetDatum(now)};
 	ErosRoleScope scope;
 
-	pg_atomic_write_u32(&db->wants_room, 1);
-	eros_set_latch_of_scheduler(db);
+	if (pg_atomic_exchange_u32(&db->wants_room, 1) == 0)
+		eros_set_latch_of_scheduler(db);
 	if (XactReadOnly || RecoveryInProgress())
 	{
 		pg_atomic_fetch_add_u64(&db->touches_lost, 1);
