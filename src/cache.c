@@ -577,8 +577,8 @@ Datum
 eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 {
 	TimestampTz now = eros_now();
-	TimestampTz computed_at;
-	TimestampTz expires_at;
+	TimestampTz computed_at = 0;
+	TimestampTz expires_at = 0;
 	pg_uuid_t user;
 	Datum value = (Datum) 0;
 
