@@ -17,9 +17,9 @@
  * the tick sets LogMemoryContextPending, the request that
  * pg_log_backend_memory_contexts() makes.  ProcessInterrupts() then reports
  * "logging memory contexts" to the server log, and emit_log_hook sees that
- * report: it is dropped, and the worker pauses there.  Until the next tick
- * log_min_messages is at PANIC, so that the report's further lines cost next to
- * nothing.  A genuine request is passed on, for then no slice is used up.
+ * report: it is dropped with all its lines, and the worker pauses there.
+ * Until the next tick log_min_messages is at PANIC, so that the lines cost next
+ * to nothing.  A genuine request is passed on, for then no slice is used up.
  *
  * Nothing may be thrown inside the hook.  The pause ends when an interrupt is
  * pending, and the next safe point serves it.
@@ -70,6 +70,7 @@ static const ErosPhase *phase = NULL;
 
 static volatile bool pacing = false;
 static volatile bool point_wanted = false; /* the next safe point is ours */
+static bool dropping = false;			   /* the report under way is ours */
 static volatile bool quantum_used = false;
 static volatile uint64 looked_at_ns = 0;
 static volatile int save_log_min_messages = -1;
@@ -151,6 +152,19 @@ is_waited_for(void)
 	return found;
 }
 
+/* Halts this batch if somebody waits for it; looks every so often only. */
+static void
+give_way(void)
+{
+	uint64 now = eros_monotonic_ns();
+
+	if (now - looked_at_ns < LOOK_FOR_WAITERS_NS)
+		return;
+	looked_at_ns = now;
+	if (is_waited_for())
+		eros_halt_myself(worker, EROS_HALT_WAITER);
+}
+
 /* Sleeps off what the call owes; interrupts end it, and are served elsewhere. */
 static void
 pause_call(void)
@@ -168,12 +182,14 @@ pause_call(void)
 			break;
 		pg_atomic_write_u32(&worker->activity, EROS_WORKER_PAUSING);
 		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					  (long) Min(wait_ns / 1000000, 60000), EROS_WAIT_EVENT("ErosPauseInCall")) &
+					  (long) Min(wait_ns, LOOK_FOR_WAITERS_NS) / 1000000,
+					  EROS_WAIT_EVENT("ErosPauseInCall")) &
 			WL_LATCH_SET)
 		{
 			ResetLatch(MyLatch);
 			woken = true;
 		}
+		give_way();
 	}
 	eros_enable_ticks(tick_timeout, TICK_MS);
 	if (woken)
@@ -186,14 +202,7 @@ pause_call(void)
 static void
 at_safe_point(void)
 {
-	uint64 now = eros_monotonic_ns();
-
-	if (now - looked_at_ns >= LOOK_FOR_WAITERS_NS)
-	{
-		looked_at_ns = now;
-		if (is_waited_for())
-			eros_halt_myself(worker, EROS_HALT_WAITER);
-	}
+	give_way();
 	if (eros_governor_uncharged_ns() >=
 		(quantum_used ? SLICE_NS : eros_quantum_ms * UINT64CONST(1000000)))
 	{
@@ -207,18 +216,24 @@ at_safe_point(void)
 static void
 catch_report(ErrorData *edata)
 {
-	if (point_wanted && edata->elevel == LOG_SERVER_ONLY && edata->message_id != NULL &&
-		strcmp(edata->message_id, "logging memory contexts of PID %d") == 0)
-	{
+	bool from_report = edata->elevel == LOG_SERVER_ONLY && edata->filename != NULL &&
+					   strcmp(edata->filename, "mcxt.c") == 0 && edata->message_id != NULL;
+	bool is_head =
+		from_report && strcmp(edata->message_id, "logging memory contexts of PID %d") == 0;
+
+	if (is_head)
+		dropping = point_wanted;
+	if (from_report && dropping)
 		edata->output_to_server = false;
+	if (is_head && dropping)
+	{
 		point_wanted = false;
 		if (pacing)
 			at_safe_point();
 		save_log_min_messages = log_min_messages;
 		log_min_messages = PANIC;
-		return;
 	}
-	if (prev_emit_log_hook)
+	if (edata->output_to_server && prev_emit_log_hook)
 		prev_emit_log_hook(edata);
 }
 
