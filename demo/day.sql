@@ -10,8 +10,8 @@ CREATE TABLE demo.moment (
   coming bigint[] NOT NULL);
 GRANT SELECT ON demo.moment TO app;
 
--- Every twelfth member comes today, some of them again and again, most in the evening; he stays for 4 to
--- 30 minutes and does something every 45 seconds.
+-- Every sixteenth member comes today, some of them again and again, most in the evening; he stays for 4
+-- to 30 minutes and does something every 45 seconds.
 WITH hour AS (
   SELECT hour, sum(visits) OVER w - visits AS lower, sum(visits) OVER w AS upper, visits
   FROM unnest('{6,12,12,8,6,8,14,12,8,8,10,14,16,18,20,20,16,10,4,2,1,1,1,1}'::float8[])
@@ -24,7 +24,7 @@ WITH hour AS (
   FROM (
     SELECT member_id, visit, dating.roll(member_id, 500 + visit) * (SELECT max(upper) FROM hour) AS chance
     FROM dating.member, generate_series(1, 1 + floor(2.5 * dating.roll(member_id, 21))::integer) AS visit
-    WHERE dating.roll(member_id, 20) < 0.08) AS v
+    WHERE dating.roll(member_id, 20) < 0.06) AS v
   JOIN hour ON chance >= lower AND chance < upper
 ), touch AS (
   SELECT member_id, n, comes + 0.75 * (n - 1 + dating.roll(member_id, 600 + 50 * visit + n) / 2) AS minute

@@ -7,12 +7,12 @@ SELECT extract(epoch FROM clock_timestamp()) AS now, array_agg(cpu_used_ms ORDER
 FROM eros.status_phase \gset
 
 \if :{?last_now}
-  \set over '\033[12A'
+  \set again on
 \else
+  \set again off
   \set last_now :begin
   \set last_used {}
   \set last_granted {}
-  \set over ''
 \endif
 
 WITH play AS (
@@ -28,7 +28,7 @@ WITH play AS (
     round(((:'granted'::numeric[])[n] - coalesce((:'last_granted'::numeric[])[n], 0)) / ms_per_percent, 1) AS granted
   FROM play, (SELECT *, row_number() OVER (ORDER BY phase) AS n FROM eros.status_phase) AS p
 ), total AS (
-  SELECT sum(used) AS used,
+  SELECT sum(used) AS used, CASE WHEN :'again' = 'on' THEN format(E'\033[%sA', 9 + count(*)) ELSE '' END AS up,
     string_agg(format('%4s %8s min %9s %8s %9s %9s %% %9s %%  %s', phase, minutes, users, jobs_pending, users_done,
       granted, used, repeat('#', (used / 10)::integer)), E'\n' ORDER BY phase) AS phases,
     format('idle %s, jobs %s, CPU %s of %s %%', string_agg(users::text, '/' ORDER BY phase),
@@ -38,7 +38,7 @@ WITH play AS (
 ), handler AS (
   SELECT sum(results_stored) AS stored, sum(hits) AS hits FROM eros.status_handler)
 SELECT CASE WHEN :'terminal' = 'on' THEN
-  :'over' || replace(concat_ws(E'\n',
+  up || replace(concat_ws(E'\n',
     format('%s  [%s] %s %%', clock, bar, percent),
     '',
     'phase    idle for     users     jobs    served     granted        used  of a core, in CPU time',
@@ -48,7 +48,7 @@ SELECT CASE WHEN :'terminal' = 'on' THEN
     format('CPU used          %s %% of a core', total.used),
     format('results           %s computed, %s kept, read %s times', stored, pg_size_pretty(cache_bytes), hits),
     format('returns, halts    %s, %s', returns, halts),
-    format('status            %s', status)) || E'\n', E'\n', E'\033[K\n')
+    format('status            %s', status)) || E'\033[K', E'\n', E'\033[K\n')
 ELSE
   format('%s %3s %%  active %s, %s, results %s, halts %s', clock, percent, active_users, line, stored, halts)
 END

@@ -388,7 +388,9 @@ BEGIN
 				CONTINUE WHEN to_regclass(format('eros.%I', part)) IS NOT NULL;
 			END IF;
 			EXECUTE format('CREATE TABLE eros.%I (LIKE eros.cache INCLUDING ALL)', part);
-			EXECUTE format('CREATE UNIQUE INDEX ON eros.%I (handler_id, user_id)', part);
+			EXECUTE format('CREATE UNIQUE INDEX %I ON eros.%I (handler_id, user_id)', part || '_key', part);
+			-- or a publication FOR ALL TABLES would not let us delete
+			EXECUTE format('ALTER TABLE eros.%I REPLICA IDENTITY USING INDEX %I', part, part || '_key');
 			EXECUTE format('ALTER TABLE eros.cache ATTACH PARTITION eros.%I FOR VALUES FROM (%s, %L) TO (%s, %L)',
 						   part, b, lower, b, upper);
 			EXECUTE format('ALTER EXTENSION eros ADD TABLE eros.%I', part);
@@ -450,9 +452,8 @@ BEGIN
 	FOR p IN SELECT * FROM eros.cache_partitions() c WHERE c.bytes > 0 ORDER BY c.upper LOOP
 		EXIT WHEN excess <= 0;
 		IF p.bytes <= excess AND eros.drop_partition(p.partition, p.bucket, p.upper, p.bytes) THEN
-			excess := excess - p.bytes;
-			evicted := evicted + 1;
-			CONTINUE;
+			-- the lock that it took is not kept for longer than it must
+			RETURN evicted + 1;
 		END IF;
 		WHILE excess > 0 LOOP
 			EXECUTE format($sql$
@@ -475,7 +476,7 @@ BEGIN
 	RETURN evicted;
 END $$;
 COMMENT ON FUNCTION eros.evict() IS
-	'when the cache is above eros.cache_limit, deletes what would expire first until it is below; returns how many entries (a dropped partition counts as one)';
+	'when the cache is above eros.cache_limit, deletes what would expire first until it is below, or drops the partition that expires first and returns, to be called again; returns how many entries (a dropped partition counts as one)';
 
 CREATE FUNCTION eros.entry_bytes(value jsonb) RETURNS bigint
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp

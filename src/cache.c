@@ -121,12 +121,17 @@ partition_upper(int bucket, TimestampTz expires_at)
 	return ((expires_at + offset) / width + 1) * width - offset;
 }
 
-/* Has the list read anew when the parent, or everything, has changed. */
+/* Has the list read anew when the parent, a partition, or everything has changed. */
 static void
 parent_changed(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == parent)
 		partitions_valid = false;
+	for (int i = 0; i < npartitions && partitions_valid; i++)
+	{
+		if (partitions[i].relid == relid)
+			partitions_valid = false; /* its index may be another one now */
+	}
 }
 
 /* Orders partitions: those that expire last come first. */
@@ -200,7 +205,8 @@ find_index(Relation heap)
 	{
 		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		if (index->rd_index->indisunique && index->rd_index->indnkeyatts == 2)
+		if (index->rd_index->indisunique && index->rd_index->indisvalid &&
+			index->rd_index->indnkeyatts == 2)
 			found = lfirst_oid(lc);
 		index_close(index, AccessShareLock);
 	}
@@ -541,7 +547,7 @@ probe_partition(CachePartition *part, const ErosHandler *handler, const pg_uuid_
 
 	if (heap == NULL)
 		return false; /* dropped this moment: all in it has expired */
-	if (!OidIsValid(part->index))
+	if (!OidIsValid(part->index) || !partitions_valid)
 		part->index = find_index(heap);
 	if (!OidIsValid(part->index))
 	{

@@ -82,6 +82,7 @@ static CommitAction *commit_actions = NULL;
 static int ncommit_actions = 0;
 static int max_commit_actions = 0;
 static int config_changed_level = 0; /* 0: not changed */
+static uint32 config_changes = 0;
 static int announced_level = 0;
 
 static void define_settings(void);
@@ -278,6 +279,7 @@ eros_database_slot(Oid dboid, bool create)
 	ErosDatabase *free_slot = NULL;
 	ErosDatabase *slot = NULL;
 
+	eros_check_loaded();
 	LWLockAcquire(eros_shared->lock, create ? LW_EXCLUSIVE : LW_SHARED);
 	for (int i = 0; i < eros_max_databases; i++)
 	{
@@ -299,6 +301,63 @@ eros_database_slot(Oid dboid, bool create)
 	}
 	LWLockRelease(eros_shared->lock);
 	return slot;
+}
+
+/* The slot of this process's database, made if it has none; an error when all are taken. */
+ErosDatabase *
+eros_require_database(void)
+{
+	ErosDatabase *db = eros_my_database();
+
+	if (db != NULL)
+		return db;
+	db = eros_database_slot(MyDatabaseId, true);
+	if (db == NULL)
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("too many databases use EROS"),
+						errhint("Raise eros.max_databases and restart the server.")));
+
+	/* the extension is here, but the launcher has not looked yet */
+	eros_launcher_wake();
+	return db;
+}
+
+/*
+ * Makes or resets the slot of a database in which the extension has just been
+ * created.  A scheduler that looks there at this moment may have looked too
+ * early: it will see that the count of announcements has changed.
+ */
+static void
+announce_database(Oid dboid)
+{
+	ErosDatabase *db = eros_database_slot(dboid, true);
+
+	if (db == NULL)
+		return; /* the launcher will say so */
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	if (db->dboid == dboid)
+	{
+		if (db->scheduler_pid == 0)
+		{
+			pid_t held_by = db->held_by;
+			uint32 announced = db->announced;
+
+			/* what is known of an extension that was dropped is not about this one */
+			memset(db, 0, sizeof(ErosDatabase));
+			db->dboid = dboid;
+			db->held_by = held_by;
+			db->announced = announced;
+			for (int i = 0; i < eros_max_handlers; i++)
+			{
+				if (eros_handlers_array[i].dboid == dboid)
+					eros_handlers_array[i].dboid = InvalidOid;
+			}
+		}
+		db->state = EROS_DB_PROBE;
+		db->announced++;
+		raise_generation(db);
+	}
+	LWLockRelease(eros_shared->lock);
 }
 
 /* The slot of this process's database, NULL when it has none. */
@@ -374,11 +433,23 @@ eros_forget_dropped_handlers(const ErosConfig *config)
 	LWLockRelease(eros_shared->lock);
 }
 
-/* Gives back all that belongs to a database that is gone, or has no extension. */
-void
-eros_forget_database(Oid dboid)
+/*
+ * Gives back all that belongs to a database that is gone, or (only_if_absent)
+ * has no extension; returns whether it did.
+ */
+bool
+eros_forget_database(Oid dboid, bool only_if_absent)
 {
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		if (eros_databases[i].dboid == dboid && only_if_absent &&
+			eros_databases[i].state != EROS_DB_ABSENT)
+		{
+			LWLockRelease(eros_shared->lock);
+			return false; /* it has just been created */
+		}
+	}
 	for (int i = 0; i < eros_max_handlers; i++)
 	{
 		if (eros_handlers_array[i].dboid == dboid)
@@ -394,6 +465,7 @@ eros_forget_database(Oid dboid)
 	}
 	LWLockRelease(eros_shared->lock);
 	eros_tracker_forget_database(dboid);
+	return true;
 }
 
 /* Wakes the scheduler of a database, if it runs. */
@@ -536,13 +608,14 @@ eros_config_changed_on_commit(void)
 {
 	if (config_changed_level == 0)
 		config_changed_level = GetCurrentTransactionNestLevel();
+	config_changes++;
 }
 
-/* Tells whether this transaction has changed phases or handlers itself. */
-bool
-eros_config_is_dirty(void)
+/* Counts the changes of phases or handlers if this transaction has made one; else zero. */
+uint32
+eros_config_dirty(void)
 {
-	return config_changed_level > 0;
+	return config_changed_level > 0 ? config_changes : 0;
 }
 
 /* Carries out, or forgets, what was kept for the end of the transaction. */
@@ -551,6 +624,11 @@ at_transaction_end(XactEvent event, void *arg)
 {
 	ErosDatabase *db;
 
+	if (event == XACT_EVENT_PRE_PREPARE && (config_changed_level > 0 || announced_level > 0))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot PREPARE a transaction that has changed phases or handlers of EROS")));
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	eros_config_free_retired();
@@ -563,10 +641,9 @@ at_transaction_end(XactEvent event, void *arg)
 			eros_count(commit_actions[i].counter, commit_actions[i].delta);
 		if (config_changed_level > 0 || announced_level > 0)
 		{
-			/* what is known of an extension that was dropped is not about this one */
 			if (announced_level > 0)
-				eros_forget_database(MyDatabaseId);
-			db = eros_database_slot(MyDatabaseId, announced_level > 0);
+				announce_database(MyDatabaseId);
+			db = eros_database_slot(MyDatabaseId, false);
 			if (db != NULL)
 			{
 				raise_generation(db);
@@ -589,6 +666,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId sub, SubTransactionId
 
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
+		config_changes++;
 		while (ncommit_actions > 0 && commit_actions[ncommit_actions - 1].nest_level >= level)
 			ncommit_actions--;
 		if (config_changed_level >= level)

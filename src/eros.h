@@ -157,6 +157,7 @@ typedef struct ErosDatabase
 	pid_t scheduler_pid;
 	Latch *scheduler_latch;
 	pid_t held_by;		 /* backend whose DDL keeps EROS out, or 0 */
+	uint32 announced;	 /* CREATE EXTENSIONs so far */
 	bool no_worker_slot; /* max_worker_processes is exhausted */
 	bool by_pg_cron;	 /* pg_cron has this database's maintenance */
 
@@ -299,9 +300,10 @@ extern ErosHandlerStats *eros_handlers_array;
 extern void eros_check_loaded(void);
 extern ErosDatabase *eros_database_slot(Oid dboid, bool create);
 extern ErosDatabase *eros_my_database(void);
+extern ErosDatabase *eros_require_database(void);
 extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
 extern void eros_forget_dropped_handlers(const ErosConfig *config);
-extern void eros_forget_database(Oid dboid);
+extern bool eros_forget_database(Oid dboid, bool only_if_absent);
 extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
@@ -385,7 +387,7 @@ extern Size eros_tracker_shmem_size(void);
 extern void eros_tracker_shmem_init(void);
 extern bool eros_tracker_is_active(Oid dboid, const ErosKey *key);
 extern bool eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
-							   bool *inserted);
+							   bool *inserted, bool *crowded);
 extern int eros_tracker_npartitions(void);
 extern bool eros_tracker_has_returned(int partition);
 extern void eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan);
@@ -456,6 +458,8 @@ struct ErosConfig
 	int nhandlers;
 	ErosHandler *handlers;
 	MemoryContext context;
+	uint32 dirty; /* what it was read for, if not to be kept */
+	TimestampTz transaction;
 };
 
 /* The rows that a handler's call returned, checked. */
@@ -470,7 +474,7 @@ extern ErosConfig *eros_config(void);
 extern ErosConfig *eros_config_reload(void);
 extern void eros_config_by_hand(void);
 extern void eros_config_free_retired(void);
-extern bool eros_config_is_dirty(void);
+extern uint32 eros_config_dirty(void);
 extern ErosHandler *eros_handler_by_name(const char *name, bool missing_ok);
 extern ErosPhase *eros_phase(int phase);
 extern void eros_handler_check_callable(ErosHandler *handler);
@@ -493,6 +497,7 @@ typedef struct ErosJob
 
 typedef struct ErosClaim
 {
+	MemoryContext context; /* in: where to put it */
 	int njobs;
 	ErosJob *jobs; /* sorted by key */
 	ErosKey *keys; /* the same keys */

@@ -237,14 +237,8 @@ eros_halt_finished(ErosWorker *worker)
 static void
 set_paused(bool paused)
 {
-	ErosDatabase *db;
+	ErosDatabase *db = eros_require_database();
 
-	eros_check_loaded();
-	db = eros_database_slot(MyDatabaseId, true);
-	if (db == NULL)
-		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						errmsg("too many databases use EROS"),
-						errhint("Raise eros.max_databases and restart the server.")));
 	pg_atomic_write_u32(&db->paused, paused);
 	pg_memory_barrier();
 	if (paused)

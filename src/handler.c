@@ -21,6 +21,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -179,7 +180,8 @@ static void
 load_table(const char *name, void (*load)(HeapTuple tuple, TupleDesc desc))
 {
 	Relation rel = open_table(name);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot snapshot =
+		RegisterSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	HeapTuple tuple;
 
@@ -233,26 +235,31 @@ retire_config(void)
 ErosConfig *
 eros_config_reload(void)
 {
-	ErosDatabase *db = eros_my_database();
-	uint64 generation;
+	ErosDatabase *db = eros_require_database();
+	uint64 generation = pg_atomic_read_u64(&db->config_generation);
+	uint32 dirty = eros_config_dirty();
+	TimestampTz transaction = GetCurrentTransactionStartTimestamp();
 	MemoryContext context;
 	MemoryContext old_context;
 
-	eros_check_loaded();
 	if (config_pinned && config != NULL)
 		return config;
-	if (db == NULL)
-		db = eros_database_slot(MyDatabaseId, true);
-	generation = db ? pg_atomic_read_u64(&db->config_generation) : 0;
-	if (eros_config_is_dirty())
-		generation = 0; /* what this transaction sees is not to be kept */
-	else if (config != NULL && generation != 0 && config->generation == generation)
+
+	/*
+	 * What this transaction has changed itself, or sees through an older
+	 * snapshot, is kept for as long as that does not change.
+	 */
+	if (dirty != 0 || IsInParallelMode())
+		generation = 0;
+	if (config != NULL && config->generation == generation &&
+		(generation != 0 || (config->dirty == dirty && config->transaction == transaction)))
 		return config;
 
 	retire_config();
 	context = AllocSetContextCreate(TopMemoryContext, "eros configuration", ALLOCSET_SMALL_SIZES);
 	old_context = MemoryContextSwitchTo(context);
 	config = palloc0(sizeof(ErosConfig));
+	config->generation = PG_UINT64_MAX; /* in case this fails in the middle */
 	config->context = context;
 	config->handlers = palloc(sizeof(ErosHandler));
 	load_table("phase", load_phase);
@@ -260,6 +267,8 @@ eros_config_reload(void)
 	MemoryContextSwitchTo(old_context);
 	qsort(config->phases, config->nphases, sizeof(ErosPhase), compare_phases);
 	config->generation = generation;
+	config->dirty = dirty;
+	config->transaction = transaction;
 	return config;
 }
 

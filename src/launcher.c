@@ -234,7 +234,7 @@ forget_databases(void)
 			known[kept++] = known[i];
 			continue;
 		}
-		eros_forget_database(known[i].dboid);
+		eros_forget_database(known[i].dboid, false);
 		if (known[i].handle != NULL)
 			pfree(known[i].handle);
 		pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
@@ -314,9 +314,12 @@ see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 			database->absent = true;
 			database->backoff_ms = 0;
 			database->start_after_ms = 0;
-			eros_forget_database(database->dboid);
-			pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
-			return false;
+			if (eros_forget_database(database->dboid, true))
+			{
+				pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+				return false;
+			}
+			database->absent = false;
 		}
 	}
 	if (database->absent && slot != NULL)

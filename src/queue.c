@@ -73,8 +73,8 @@ take_claimed(ErosClaim *claim)
 	bool isnull;
 
 	claim->njobs = (int) SPI_processed;
-	claim->jobs = palloc(sizeof(ErosJob) * Max(claim->njobs, 1));
-	claim->keys = palloc(sizeof(ErosKey) * Max(claim->njobs, 1));
+	claim->jobs = MemoryContextAlloc(claim->context, sizeof(ErosJob) * Max(claim->njobs, 1));
+	claim->keys = MemoryContextAlloc(claim->context, sizeof(ErosKey) * Max(claim->njobs, 1));
 	for (int i = 0; i < claim->njobs; i++)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[i];

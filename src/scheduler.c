@@ -217,15 +217,23 @@ static void
 exit_if_dropped(void)
 {
 	bool there;
+	bool announced;
 
-	StartTransactionCommand();
-	there = OidIsValid(get_extension_oid("eros", true));
-	CommitTransactionCommand();
-	if (there)
-		return;
-	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
-	db->state = EROS_DB_ABSENT;
-	LWLockRelease(eros_shared->lock);
+	do
+	{
+		uint32 announcements = db->announced;
+
+		StartTransactionCommand();
+		there = OidIsValid(get_extension_oid("eros", true));
+		CommitTransactionCommand();
+		if (there)
+			return;
+		LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+		announced = db->announced != announcements;
+		if (!announced)
+			db->state = EROS_DB_ABSENT;
+		LWLockRelease(eros_shared->lock);
+	} while (announced); /* created while we looked: look again */
 	proc_exit(0);
 }
 
@@ -288,7 +296,10 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 		maintain("SELECT eros.clean_up()");
 		due = now + interval;
 	}
-	if (eros_cache_limit_kb > 0 && eros_cache_bytes(db) > (uint64) eros_cache_limit_kb * 1024)
+	/* a call drops one partition at most: the lock for that is not kept for more */
+	for (int i = 0; i < EROS_MAX_PARTITIONS && eros_cache_limit_kb > 0 &&
+					eros_cache_bytes(db) > (uint64) eros_cache_limit_kb * 1024;
+		 i++)
 	{
 		bool isnull;
 

@@ -139,6 +139,9 @@ end_sweep(bool committed)
 static void
 at_sweep_end(XactEvent event, void *arg)
 {
+	if (event == XACT_EVENT_PRE_PREPARE && (nleaving > 0 || ncleared > 0))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot PREPARE a transaction that has called eros.sweep()")));
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
 	end_sweep(event == XACT_EVENT_COMMIT);
@@ -687,7 +690,7 @@ eros_sweep_sql(PG_FUNCTION_ARGS)
 	uint64 crossings = 0;
 	TimestampTz now;
 
-	eros_check_loaded();
+	eros_require_database();
 	if (nleaving > 0 || ncleared > 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("eros.sweep() can be called once in a transaction")));
@@ -697,8 +700,6 @@ eros_sweep_sql(PG_FUNCTION_ARGS)
 	now = eros_now();
 	eros_tracker_size(&size);
 	eros_owner_begin(&scope);
-	if (eros_my_database() == NULL)
-		eros_database_slot(MyDatabaseId, true);
 	eros_sweep_step(sweep, now, (int) Min(size.users + 1000, 10000000), &crossings);
 	eros_sweep_refresh(sweep, now);
 	eros_owner_end(&scope);

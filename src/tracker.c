@@ -387,15 +387,24 @@ touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
 	return (pg_atomic_read_u32(&slot->state) & SLOT_SWEPT) == 0;
 }
 
+/* Tells whether a partition that cannot grow is three quarters full: time to make room. */
+static bool
+is_crowded(TrackerPartition *part)
+{
+	uint32 nslots = (uint32) 1 << part->slot_bits;
+
+	return part->slot_bits == header->max_slot_bits && part->used >= nslots - nslots / 4;
+}
+
 /*
  * Makes a user active; returns false when there is no room for him.
  *
  * *returned tells whether he was not active before, so that somebody may be at
- * work on him.
+ * work on him; *crowded whether room should be made.
  */
 bool
 eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
-				   bool *inserted)
+				   bool *inserted, bool *crowded)
 {
 	uint64 hash = hash_key(dboid, key);
 	int partition = partition_of(hash);
@@ -407,6 +416,7 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 	bool room = true;
 
 	*inserted = false;
+	*crowded = false;
 	for (;;)
 	{
 		uint32 nslots;
@@ -437,6 +447,7 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 		else if (part->used + 1 > nslots - nslots / 8)
 		{
 			*returned = false;
+			*crowded = true;
 			room = false;
 			break;
 		}
@@ -445,6 +456,7 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 		pg_atomic_fetch_add_u32(&part->returned, 1);
 		*returned = true;
 		*inserted = true;
+		*crowded = is_crowded(part);
 		break;
 	}
 	LWLockRelease(&part->lock);
@@ -563,7 +575,7 @@ eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid)
 	TimestampTz first = DT_NOEND;
 	TimestampTz last = DT_NOBEGIN;
 
-	if (part->slot_bits < header->max_slot_bits || part->used < nslots - nslots / 4)
+	if (!is_crowded(part))
 		return false;
 
 	/* the users' times are taken as evenly spread, which is good enough */
@@ -818,10 +830,11 @@ load_map(void)
 		{
 			bool returned;
 			bool inserted;
+			bool crowded;
 
 			if (!eros_tracker_enter(saved.dboid, &saved.key,
 									(TimestampTz) pg_atomic_read_u64(&saved.last_seen), &returned,
-									&inserted))
+									&inserted, &crowded))
 				nlost++;
 		}
 	}
@@ -850,9 +863,9 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	Oid argtypes[] = {UUIDOID, TIMESTAMPTZOID};
 	Datum values[] = {eros_key_get_datum(key), TimestampTzGetDatum(now)};
 	ErosRoleScope scope;
+	int phase = 0;
+	bool isnull;
 
-	if (pg_atomic_exchange_u32(&db->wants_room, 1) == 0)
-		eros_set_latch_of_scheduler(db);
 	if (XactReadOnly || RecoveryInProgress())
 	{
 		pg_atomic_fetch_add_u64(&db->touches_lost, 1);
@@ -860,16 +873,18 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	}
 
 	eros_owner_begin(&scope);
-	SPI_execute_with_args(
-		"INSERT INTO eros.activity AS a (user_id, last_seen, phase)"
-		" VALUES ($1, $2, 0)"
-		" ON CONFLICT (user_id) DO UPDATE SET last_seen = EXCLUDED.last_seen, phase = 0",
-		2, argtypes, values, NULL, false, 0);
-	SPI_execute_with_args(
-		"DELETE FROM eros.job WHERE ctid = ANY (ARRAY("
-		"SELECT j.ctid FROM eros.job j WHERE j.user_id = $1 AND j.status = 'pending'"
-		" FOR UPDATE SKIP LOCKED))",
-		1, argtypes, values, NULL, false, 0);
+	SPI_execute_with_args("SELECT phase FROM eros.activity WHERE user_id = $1 FOR UPDATE", 1,
+						  argtypes, values, NULL, false, 0);
+	if (SPI_processed > 0)
+		phase =
+			DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_execute_with_args("INSERT INTO eros.activity (user_id, last_seen, phase) VALUES ($1, $2, 0)"
+						  " ON CONFLICT (user_id) DO UPDATE"
+						  " SET last_seen = EXCLUDED.last_seen, phase = 0",
+						  2, argtypes, values, NULL, false, 0);
+	eros_queue_delete_users(key, 1);
+	if (phase > 0)
+		eros_count_on_commit(&db->phases[phase].users, -1);
 	eros_owner_end(&scope);
 	pg_atomic_fetch_add_u64(&db->touches_spilled, 1);
 }
@@ -878,21 +893,16 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 static pg_noinline void
 touch_slow(const ErosKey *key, TimestampTz now)
 {
-	ErosDatabase *db = eros_my_database();
+	ErosDatabase *db = eros_require_database();
 	bool returned;
 	bool inserted;
+	bool crowded;
+	bool entered;
 
-	if (db == NULL)
-	{
-		/* the extension is here, but the launcher has not looked yet */
-		db = eros_database_slot(MyDatabaseId, true);
-		if (db == NULL)
-			ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-							errmsg("too many databases use EROS"),
-							errhint("Raise eros.max_databases and restart the server.")));
-		eros_launcher_wake();
-	}
-	if (!eros_tracker_enter(MyDatabaseId, key, now, &returned, &inserted))
+	entered = eros_tracker_enter(MyDatabaseId, key, now, &returned, &inserted, &crowded);
+	if (crowded && pg_atomic_exchange_u32(&db->wants_room, 1) == 0)
+		eros_set_latch_of_scheduler(db);
+	if (!entered)
 	{
 		touch_table(db, key, now);
 		returned = true;

@@ -329,6 +329,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	volatile bool halted = false;
 
 	MemoryContextReset(batch_context);
+	claim.context = batch_context; /* beyond the transaction */
 	eros_governor_begin();
 	PG_TRY();
 	{

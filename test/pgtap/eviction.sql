@@ -2,7 +2,7 @@
 \ir include/begin.sql
 ALTER SYSTEM SET eros.cache_limit = '200kB';
 \ir include/reload.sql
-SELECT plan(15);
+SELECT plan(17);
 
 -- results of about 10 kB that compress badly
 CREATE FUNCTION t.large(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
@@ -38,4 +38,16 @@ SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '<', :bytes - 5000::bigint,
 SELECT cache_bytes AS bytes FROM eros.status \gset
 SELECT eros.run_now('large', 39) IS NOT NULL \g /dev/null
 SELECT is((SELECT cache_bytes FROM eros.status), :bytes::bigint, 'replaced, it takes what it took before');
+
+-- also when it compresses well, again and again
+CREATE FUNCTION t.compressible(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+LANGUAGE sql AS $$ SELECT u, to_jsonb(repeat('match ', 1000)) FROM unnest(user_ids) AS u $$;
+SELECT eros.add_handler('compressible', 't.compressible', 1) AS n \gset
+SELECT eros.run_now('compressible', 1) IS NOT NULL \g /dev/null
+SELECT cache_bytes AS bytes FROM eros.status \gset
+SELECT eros.run_now('compressible', 1) IS NOT NULL FROM generate_series(1, 5) \g /dev/null
+SELECT is((SELECT cache_bytes FROM eros.status), :bytes::bigint, 'a compressible result, too');
+SELECT eros.drop_handler('compressible');
+SELECT eros.drop_handler('large');
+SELECT is((SELECT cache_bytes FROM eros.status), 0::bigint, 'nothing is left of dropped handlers');
 \ir include/end.sql

@@ -1,6 +1,6 @@
 -- Who may do what: nobody, the application, the owner of handlers, the monitor.
 \ir include/begin.sql
-SELECT plan(47);
+SELECT plan(48);
 
 CREATE ROLE test_nobody;
 CREATE ROLE test_app LOGIN;
@@ -51,11 +51,11 @@ SELECT is_empty($$SELECT t.accessible('test_dev')$$, 'a developer has no right o
 
 -- the monitor
 SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_phase', 'status_handler', 'status_worker',
-  'status_queue', 'status_cache', 'phase', 'handler'], 'what pg_monitor may read');
+  'status_queue', 'status_cache', 'status_halt', 'phase', 'handler'], 'what pg_monitor may read');
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind IN ('r', 'p', 'v')
   AND has_table_privilege('test_watch', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$, 'and it may change nothing');
 SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_bigint', 'now', 'database_info', 'phase_info',
-  'handler_info', 'worker_info', 'cache_partitions'], 'what pg_monitor may execute');
+  'handler_info', 'worker_info', 'halt_info', 'cache_partitions'], 'what pg_monitor may execute');
 
 -- the developer registers a handler; it runs as him
 CREATE SCHEMA dev AUTHORIZATION test_dev;
@@ -117,6 +117,7 @@ SELECT lives_ok('SELECT * FROM eros.status_handler', 'and eros.status_handler');
 SELECT lives_ok('SELECT * FROM eros.status_worker', 'and eros.status_worker');
 SELECT lives_ok('SELECT * FROM eros.status_queue', 'and eros.status_queue');
 SELECT lives_ok('SELECT * FROM eros.status_cache', 'and eros.status_cache');
+SELECT lives_ok('SELECT * FROM eros.status_halt', 'and eros.status_halt');
 SELECT throws_ok('SELECT * FROM eros.cache', '42501', NULL, 'but no results');
 RESET ROLE;
 \ir include/end.sql

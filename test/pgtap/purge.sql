@@ -9,8 +9,8 @@ SELECT is((SELECT array_agg(DISTINCT width ORDER BY width) FROM eros.status_cach
   'they span a quarter of the lifetime, and more');
 SELECT is(eros.create_partitions(), 0, 'nothing is created twice');
 SELECT eros.run_now('day', 1), eros.run_now('hour', 1) \g /dev/null
-SELECT tableoid::regclass::text AS hour_partition FROM eros.cache JOIN eros.handler h USING (handler_id) WHERE h.name = 'hour' \gset
-SELECT tableoid::regclass::text AS day_partition FROM eros.cache JOIN eros.handler h USING (handler_id) WHERE h.name = 'day' \gset
+SELECT c.tableoid::regclass::text AS hour_partition FROM eros.cache c JOIN eros.handler h USING (handler_id) WHERE h.name = 'hour' \gset
+SELECT c.tableoid::regclass::text AS day_partition FROM eros.cache c JOIN eros.handler h USING (handler_id) WHERE h.name = 'day' \gset
 SELECT is((SELECT count(*) FROM eros.status_cache p WHERE eros.now() + interval '1 h' >= p.lower AND eros.now() + interval '1 h' < p.upper
   AND width = '1 h' AND p.partition = to_regclass(:'hour_partition')), 1::bigint, 'a result lies in the partition of its expiry');
 SELECT is(eros.purge(), 0, 'nothing has expired');

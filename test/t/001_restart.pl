@@ -21,9 +21,7 @@ sub new_jobs
 		sprintf 'SELECT eros_touch(u) FROM generate_series(%d, %d) u', $users + 1, $users + $count);
 	$users += $count;
 	polls_to($node, 'postgres', 'SELECT count(*) FROM eros.job', "$count new jobs are pending", $count);
-
-	# EROS commits asynchronously; a commit that does not takes the others along
-	$node->safe_psql('postgres', 'CREATE TABLE flush (); DROP TABLE flush');
+	on_disk($node, 'postgres');
 	return;
 }
 
@@ -80,6 +78,22 @@ cmp_ok(value($node, 'postgres', 'SELECT cache_bytes FROM eros.status'), '>', 20 
 reload_with($node, 'eros.workers' => 1);
 all_done_once('after a clean restart');
 is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'ok', 'all is well');
+
+# users who are active when the server is restarted become idle after it
+$node->safe_psql('postgres', q{UPDATE eros.phase SET idle_after = phase * interval '1 day'});
+$node->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(51, 57) u');
+$users += 7;
+for my $time ('first', 'second')
+{
+	$node->restart;
+	polls_to($node, 'postgres', running(), "launcher and scheduler run after a $time restart");
+	is(value($node, 'postgres', 'SELECT active_users FROM eros.status'), 7, "active users survive a $time restart");
+}
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(51::bigint, 57)))}),
+	0, 'and are still active');
+soon_idle($node, 'postgres', 2);
+polls_to($node, 'postgres', 'SELECT idle_users FROM eros.status', 'then they become idle', 57);
+all_done_once('after they have been idle');
 
 # the loss of a process
 my %pid_of = (

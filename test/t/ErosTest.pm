@@ -17,7 +17,7 @@ use Test::More;
 our @EXPORT = qw(
   eros_node eros_settings reload_with
   create_eros soon_idle gated_handler open_gate sleeping_handler
-  value polls_to running computing
+  value polls_to running computing on_disk
   open_session in_session close_session
 );
 
@@ -153,6 +153,16 @@ sub running
 sub computing
 {
 	return q{SELECT count(*) > 0 FROM eros.status_worker WHERE activity = 'computing'};
+}
+
+# Has all that was committed survive a crash: EROS commits asynchronously, and a commit that does not
+# takes what came before it along.
+sub on_disk
+{
+	my ($node, $db) = @_;
+
+	$node->safe_psql($db, 'CREATE TABLE flush (); DROP TABLE flush');
+	return;
 }
 
 # Opens a session that stays connected.  (PostgreSQL::Test's own differs from version to version.)

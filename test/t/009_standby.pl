@@ -1,0 +1,88 @@
+# A hot standby: EROS serves results and records touches there, computes nothing, and begins to when
+# the standby is promoted.
+
+use strict;
+use warnings;
+
+use ErosTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = eros_node('primary', '', allows_streaming => 1);
+
+create_eros($primary, 'postgres');
+soon_idle($primary, 'postgres', 2);
+gated_handler($primary, 'postgres');
+$primary->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(1, 10) u');
+polls_to($primary, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(1::bigint, 20)))},
+	'the primary has results', 10);
+
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$primary->backup('backup');
+$standby->init_from_backup($primary, 'backup', has_streaming => 1);
+$standby->start;
+
+# jobs that are pending when the primary is lost, one of them being run
+open_gate($primary, 'postgres', 0);
+$primary->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(11, 20) u');
+polls_to($primary, 'postgres', 'SELECT count(*) FROM eros.job', 'the primary has pending jobs', 10);
+polls_to($primary, 'postgres', computing(), 'and a worker at work');
+on_disk($primary, 'postgres');
+$primary->wait_for_catchup($standby, 'replay');
+
+# as long as it is a standby
+my $no_process = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'eros%'};
+is(value($standby, 'postgres', $no_process), 0, 'no process of EROS runs on the standby');
+is(value($standby, 'postgres', q{SELECT eros.get('gated', 10)}), 10, 'results can be read there');
+is( value($standby, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(1::bigint, 20)))}),
+	10, 'many, too');
+is(value($standby, 'postgres', q{SELECT eros.get('gated', 20) IS NULL}), 't', 'and those that are not there are not');
+is(value($standby, 'postgres', 'SELECT count(*) FROM eros.job'), 10, 'the jobs are there');
+my ($status, $stdout, $stderr) = $standby->psql('postgres', 'SELECT eros_touch(u) FROM generate_series(101, 110) u');
+is($status, 0, 'a touch succeeds there') or diag($stderr);
+is(value($standby, 'postgres', 'SELECT active_users FROM eros.status'), 10, 'and is recorded');
+$standby->safe_psql('postgres', q{SELECT eros_touch(ARRAY[101, 102]::bigint[]); SELECT eros_touch('6f1b2a9e-0c6f-4f55-9a51-8f5b5f3c9b1a'::uuid)});
+is(value($standby, 'postgres', 'SELECT active_users FROM eros.status'), 11, 'of whatever kind');
+is(value($standby, 'postgres', 'SELECT active_users FROM eros.status') - value($primary, 'postgres', 'SELECT active_users FROM eros.status'),
+	11, 'the primary does not notice');
+like(value($standby, 'postgres', 'SELECT status FROM eros.status'), qr/in recovery/, 'the status says why nothing runs');
+for my $view ('status_phase', 'status_handler', 'status_worker', 'status_queue', 'status_cache')
+{
+	($status, $stdout, $stderr) = $standby->psql('postgres', "SELECT * FROM eros.$view");
+	is($status, 0, "eros.$view can be read there") or diag($stderr);
+}
+for my $sql ('SELECT eros.sweep()', q{SELECT eros.run_now('gated', 1)}, q{SELECT eros.invalidate('gated', 1)},
+	q{SELECT eros.retry('gated')}, 'SELECT eros.clean_up()', q{SELECT eros.disable_handler('gated')})
+{
+	($status, $stdout, $stderr) = $standby->psql('postgres', $sql);
+	like($stderr, qr/ERROR:  (cannot|recovery)/, "an error, nothing worse: $sql");
+}
+is(value($standby, 'postgres', $no_process), 0, 'all of it has started no process');
+
+# a restart of the standby
+$standby->restart;
+is(value($standby, 'postgres', 'SELECT active_users FROM eros.status'), 11, 'users who are active survive a restart of the standby');
+is(value($standby, 'postgres', $no_process), 0, 'which has started no process either');
+
+# the primary is lost
+$primary->stop('immediate');
+$standby->promote;
+polls_to($standby, 'postgres', running(), 'launcher and scheduler run after the promotion');
+is(value($standby, 'postgres', 'SELECT count(*) FROM app.call'), 10, 'what was half done on the primary is not done');
+polls_to($standby, 'postgres', computing(), 'a worker takes the jobs');
+open_gate($standby, 'postgres', 1);
+polls_to($standby, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(1::bigint, 20)))},
+	'the pending jobs are done', 20);
+polls_to($standby, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(101::bigint, 110)))},
+	'whoever was touched on the standby has become idle and has got his result', 10);
+polls_to($standby, 'postgres', 'SELECT count(*) FROM eros.job', 'no job is left', 0);
+is(value($standby, 'postgres', 'SELECT count(*) - count(DISTINCT user_id) FROM app.call'), 0, 'nothing was done twice');
+polls_to($standby, 'postgres', 'SELECT status FROM eros.status', 'all is well', 'ok');
+is(value($standby, 'postgres', 'SELECT jobs_pending + jobs_failed FROM eros.status'), 0, 'and counted well');
+$standby->safe_psql('postgres', 'SELECT eros_touch(30)');
+polls_to($standby, 'postgres', q{SELECT eros.get('gated', 30) IS NOT NULL}, 'new users are served');
+
+unlike(slurp_file($standby->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
+$standby->stop;
+done_testing();
