@@ -126,6 +126,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION eros.check_phases() IS 'trigger: refuses phases that overlap or exceed eros.cpu_cap';
 
+CREATE FUNCTION eros.replace_phase() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM eros.phase p WHERE p.phase = NEW.phase;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION eros.replace_phase() IS
+	'trigger: an INSERT of a phase that is there replaces it, so that a restored dump wins over the defaults';
+
+CREATE TRIGGER replace_phase BEFORE INSERT ON eros.phase
+	FOR EACH ROW EXECUTE FUNCTION eros.replace_phase();
 CREATE TRIGGER check_phases AFTER INSERT OR UPDATE ON eros.phase
 	FOR EACH STATEMENT EXECUTE FUNCTION eros.check_phases();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eros.phase
@@ -882,6 +893,7 @@ GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
 	eros.worker_info(), eros.halt_info(), eros.cache_partitions() TO pg_monitor;
 
+SELECT pg_catalog.pg_extension_config_dump('eros.phase', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler_handler_id_seq', '');
 

@@ -186,7 +186,9 @@ define_settings(void)
 							NULL, &eros_worker_idle_timeout_ms, 10000, 10, 3600000, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable(
-		"eros.halt_timeout", "A worker that does not yield to a halt in this time is terminated.",
+		"eros.halt_timeout",
+		"A worker that does not yield to a halt in this time is terminated, at the next "
+		"point where it serves interrupts.",
 		NULL, &eros_halt_timeout_ms, 500, 10, 600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.max_snapshot_age",
 							"A call of a handler is cancelled after this, whatever its timeout.",
@@ -341,12 +343,14 @@ announce_database(Oid dboid)
 		{
 			pid_t held_by = db->held_by;
 			uint32 announced = db->announced;
+			bool no_worker_slot = db->no_worker_slot;
 
 			/* what is known of an extension that was dropped is not about this one */
 			memset(db, 0, sizeof(ErosDatabase));
 			db->dboid = dboid;
 			db->held_by = held_by;
 			db->announced = announced;
+			db->no_worker_slot = no_worker_slot;
 			for (int i = 0; i < eros_max_handlers; i++)
 			{
 				if (eros_handlers_array[i].dboid == dboid)

@@ -533,6 +533,8 @@ extern void eros_cache_recount(void);
 
 extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);
 extern void eros_governor_begin(void);
+extern void
+eros_governor_rescale(ErosWorker *worker, int phase, double old_percent, double new_percent);
 extern uint64 eros_governor_uncharged_ns(void);
 extern void eros_governor_charge(ErosWorker *worker, const ErosPhase *phase);
 extern uint64 eros_governor_charge_upkeep(void);

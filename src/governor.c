@@ -201,6 +201,24 @@ granted_ns(const ErosPhase *phase, uint64 now, uint64 cpu_ns, uint64 allowed, do
 	return (uint64) (elapsed * share);
 }
 
+/* Scales what a worker owes, or has credit for, when the share of a phase has changed. */
+void
+eros_governor_rescale(ErosWorker *worker, int phase, double old_percent, double new_percent)
+{
+	ErosDatabase *db = eros_my_database();
+	uint64 now = eros_monotonic_ns();
+	pg_atomic_uint64 *bucket;
+	uint64 allowed;
+
+	if (db == NULL)
+		return;
+	bucket = bucket_of(db, worker, phase);
+	allowed = pg_atomic_read_u64(bucket);
+	if (allowed > now)
+		pg_atomic_write_u64(bucket, now + (uint64) Min((allowed - now) * old_percent / new_percent,
+													   (double) MAX_DEBT_NS));
+}
+
 /* Begins work: the time that pays for it is counted from here. */
 void
 eros_governor_begin(void)

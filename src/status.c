@@ -83,7 +83,9 @@ eros_database_info(PG_FUNCTION_ARGS)
 	row[n++] = BoolGetDatum(db->no_worker_slot);
 	row[n++] = BoolGetDatum(db->by_pg_cron);
 	row[n++] = Int32GetDatum(count_workers(MyDatabaseId));
-	row[n++] = counter(&db->active_users);
+	/* the scheduler keeps the count; without one, as on a standby, it is taken */
+	row[n++] = db->scheduler_pid != 0 ? counter(&db->active_users)
+									  : Int64GetDatum((int64) eros_tracker_count(MyDatabaseId));
 	row[n++] = counter(&db->touches_spilled);
 	row[n++] = counter(&db->touches_lost);
 	row[n++] = counter(&db->users_spilled);

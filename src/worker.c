@@ -401,7 +401,20 @@ refresh_config(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	there = OidIsValid(get_extension_oid("eros", true));
 	if (there)
+	{
+		int nold = eros_config()->nphases;
+		ErosPhase old[EROS_MAX_PHASES];
+
+		memcpy(old, eros_config()->phases, sizeof(old));
 		eros_config_reload();
+		for (int p = 0; p < nold; p++)
+		{
+			ErosPhase *phase = eros_phase(old[p].phase);
+
+			if (phase != NULL && phase->cpu_percent != old[p].cpu_percent)
+				eros_governor_rescale(worker, phase->phase, old[p].cpu_percent, phase->cpu_percent);
+		}
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return there;
