@@ -8,7 +8,9 @@ CREATE TABLE demo.moment (
   ms integer PRIMARY KEY,
   members bigint[] NOT NULL,
   coming bigint[] NOT NULL);
+CREATE TABLE demo.day (begun_at timestamptz);
 GRANT SELECT ON demo.moment TO app;
+GRANT INSERT ON demo.day TO app;
 
 -- Every sixteenth member comes today, some of them again and again, most in the evening; he stays for 4
 -- to 30 minutes and does something every 45 seconds.
@@ -42,6 +44,7 @@ CREATE PROCEDURE demo.play(begin_at timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
   now_playing record;
 BEGIN
+  INSERT INTO demo.day VALUES (begin_at);
   FOR now_playing IN SELECT * FROM demo.moment ORDER BY ms LOOP
     PERFORM pg_sleep(now_playing.ms / 1000.0 - extract(epoch FROM clock_timestamp() - begin_at));
     PERFORM eros_touch(now_playing.members);

@@ -1,8 +1,7 @@
--- What EROS has to show when the day is over. begin: unix time at which the day began; speed: its speed.
+-- What EROS has to show when the day is over. speed: how much faster than life it was.
 \set QUIET on
 \pset footer off
 \pset null '-'
-SELECT '''epoch''::timestamptz + interval ''1 second'' * ' || :begin AS begun_at \gset
 
 \echo
 \echo '== SELECT * FROM eros.status'
@@ -10,18 +9,21 @@ SELECT '''epoch''::timestamptz + interval ''1 second'' * ' || :begin AS begun_at
 SELECT * FROM eros.status;
 \pset expanded off
 
--- a member who left in the evening and has not been back; to_day() tells the community's time of day
-CREATE FUNCTION pg_temp.to_day(at timestamptz, begun_at timestamptz, speed integer) RETURNS text
-LANGUAGE sql AS $$ SELECT to_char(timestamp 'epoch' + interval '6 hours' + (at - begun_at) * speed, 'HH24:MI') $$;
-SELECT m.member_id, m.name, m.age, c.name AS city, a.last_seen, pg_temp.to_day(a.last_seen, :begun_at, :speed) AS left_at
+-- a member who left in the evening and has not been back, with all his results; to_day() tells the
+-- community's time of day
+SELECT begun_at FROM demo.day \gset
+CREATE FUNCTION pg_temp.to_day(at timestamptz, speed integer) RETURNS text LANGUAGE sql AS $$
+  SELECT to_char(timestamp 'epoch' + interval '6 hours' + (at - begun_at) * speed, 'HH24:MI') FROM demo.day
+$$;
+SELECT m.member_id, m.name, m.age, c.name AS city, a.last_seen, pg_temp.to_day(a.last_seen, :speed) AS left_at
 FROM eros.activity AS a
 JOIN dating.member AS m ON m.member_id = eros.user_bigint(a.user_id)
 JOIN dating.city AS c USING (city_id)
 JOIN LATERAL (
   SELECT count(*) FILTER (WHERE computed_at > a.last_seen) AS fresh,
-    bool_or((value -> 0 ->> 'liked_at')::timestamptz > :begun_at) AS liked_today, min(jsonb_array_length(value)) AS shortest
+    bool_or((value -> 0 ->> 'liked_at')::timestamptz > :'begun_at') AS liked_today, min(jsonb_array_length(value)) AS shortest
   FROM eros.cache WHERE user_id = a.user_id) AS r ON true
-WHERE pg_temp.to_day(a.last_seen, :begun_at, :speed) BETWEEN '16:00' AND '22:00'
+WHERE pg_temp.to_day(a.last_seen, :speed) BETWEEN '16:00' AND '22:00'
 ORDER BY fresh DESC, shortest < 5, liked_today DESC NULLS LAST, a.last_seen DESC
 LIMIT 1 \gset
 
@@ -30,7 +32,7 @@ LIMIT 1 \gset
 \echo
 \echo 'eros.get(''who_liked_you'',' :member_id), the latest five
 SELECT name, age, city,
-  CASE WHEN liked_at >= :begun_at THEN 'today ' || pg_temp.to_day(liked_at, :begun_at, :speed)
+  CASE WHEN liked_at >= :'begun_at' THEN 'today ' || pg_temp.to_day(liked_at, :speed)
     ELSE liked_at::date::text END AS liked_at
 FROM jsonb_to_recordset(eros.get('who_liked_you', :member_id))
   AS r (name text, age integer, city text, liked_at timestamptz) LIMIT 5;
@@ -44,7 +46,7 @@ FROM jsonb_to_recordset(eros.get('matches', :member_id))
   AS r (name text, age integer, city text, shared_interests integer, percent integer) LIMIT 5;
 
 \echo '== How fresh they are'
-SELECT h.name AS result, pg_temp.to_day(r.computed_at, :begun_at, :speed) AS computed_at,
+SELECT h.name AS result, pg_temp.to_day(r.computed_at, :speed) AS computed_at,
   date_trunc('minute', (r.computed_at - :'last_seen') * :speed) AS after_leaving,
   date_trunc('minute', all_members.median * :speed) AS median_of_all,
   date_trunc('minute', (clock_timestamp() - r.computed_at) * :speed) AS age_now

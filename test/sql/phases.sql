@@ -25,8 +25,13 @@ UPDATE eros.phase SET idle_after = '-1 minute' WHERE phase = 1;
 UPDATE eros.phase SET idle_after = NULL WHERE phase = 1;
 INSERT INTO eros.phase VALUES (0, '1 s', 5, 10);
 INSERT INTO eros.phase VALUES (9, '9 days', 5, 10);
-INSERT INTO eros.phase VALUES (1, '9 days', 5, 10);
 \set VERBOSITY default
+-- an INSERT of one that is there replaces it, as a restored dump does
+BEGIN;
+INSERT INTO eros.phase VALUES (1, '5 minutes', 10, 20);
+SELECT * FROM eros.phase ORDER BY phase;
+ROLLBACK;
+INSERT INTO eros.phase VALUES (1, '9 days', 5, 10);
 -- in any order within one statement
 BEGIN;
 UPDATE eros.phase SET idle_after = idle_after * 10;

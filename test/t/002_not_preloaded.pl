@@ -31,9 +31,9 @@ asks_for_the_line("SELECT $_")
   q{eros_touch(ARRAY['6f1b2a9e-0c6f-4f55-9a51-8f5b5f3c9b1a']::uuid[])};
 asks_for_the_line($_)
   for 'SELECT * FROM eros.status', 'SELECT * FROM eros.status_worker', 'SELECT * FROM eros.status_phase',
-  'SELECT * FROM eros.status_handler', 'SELECT * FROM eros.status_cache', q{SELECT eros.get('matches', 1)},
+  'SELECT * FROM eros.status_cache', q{SELECT eros.get('matches', 1)},
   'SELECT eros.sweep()', 'SELECT eros.now()', q{SELECT eros.advance_clock('1 s')}, 'SELECT eros.use_pg_cron()',
-  q{SELECT eros.add_handler('a', 'b', 1)}, 'SELECT eros.create_partitions()', 'SELECT eros.clean_up()';
+  q{SELECT eros.add_handler('a', 'b', 1)}, 'SELECT eros.clean_up()';
 is(value($node, 'postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'eros%'}), 0, 'no process runs');
 
 # the way out of it, and the way in
@@ -51,8 +51,10 @@ polls_to($node, 'postgres', q{SELECT eros.get('gated', 1) IS NOT NULL}, 'and wor
 # the line is taken away again
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;
-asks_for_the_line('SELECT eros_touch(1)');
-asks_for_the_line(q{SELECT eros.get('gated', 1)});
+asks_for_the_line($_)
+  for 'SELECT eros_touch(1)', q{SELECT eros.get('gated', 1)}, q{SELECT eros.run_now('gated', 1)},
+  q{SELECT eros.drop_handler('gated')}, 'SELECT * FROM eros.status_handler', 'SELECT * FROM eros.status_queue',
+  'SELECT eros.create_partitions()', 'SELECT eros.purge()';
 $node->safe_psql('postgres', 'DROP EXTENSION eros');
 is(value($node, 'postgres', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'eros'}),
 	0, 'DROP EXTENSION works with results left');

@@ -1,0 +1,78 @@
+# A long call is paced inside, wherever it spends its time; nothing of how that is done shows.
+
+use strict;
+use warnings;
+
+use ErosTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = eros_node('main', "eros.quantum = '10ms'\n");
+
+create_eros($node, 'postgres');
+$node->safe_psql(
+	'postgres', q{
+	CREATE SCHEMA app;
+	CREATE TABLE app.big AS SELECT g AS x, md5(g::text) AS t FROM generate_series(1, 200000) g;
+	UPDATE eros.phase SET cpu_percent = 2, batch_size = 1,
+		idle_after = CASE phase WHEN 1 THEN interval '50 ms' ELSE phase * interval '1 day' END});
+
+my %shapes = (
+	'a loop in PL/pgSQL' => [ 'plpgsql',
+		q{DECLARE n bigint := 0; BEGIN LOOP n := n + 1; END LOOP; END} ],
+	'a scan that filters everything away' => [ 'sql',
+		q{SELECT count(b.x), NULL::jsonb FROM app.big a, app.big b WHERE a.x + b.x = -1} ],
+	'an aggregate that sorts inside' => [ 'sql',
+		q{SELECT count(DISTINCT a.t || g), NULL::jsonb FROM app.big a, generate_series(1, 1000) g} ],
+	'a sort' => [ 'sql',
+		q{SELECT max(s.n), NULL::jsonb FROM (SELECT row_number() OVER (ORDER BY a.t || g) AS n
+		  FROM app.big a, generate_series(1, 1000) g) s} ],
+	'a set-returning function' => [ 'sql',
+		q{SELECT count(*), NULL::jsonb FROM generate_series(1, 1000000000000)} ]);
+
+# A handler at a time is called for its own user, pauses inside of the call, and is halted.
+my $user = 0;
+for my $shape (sort keys %shapes)
+{
+	my ($language, $body) = @{ $shapes{$shape} };
+
+	$user++;
+	$node->safe_psql(
+		'postgres', qq{
+		CREATE FUNCTION app.handler_$user(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+			LANGUAGE $language AS \$\$ $body \$\$;
+		SELECT eros.add_handler('handler', 'app.handler_$user', phase => 1, timeout => '1 hour',
+			replace => true);
+		SELECT eros_touch($user)});
+	polls_to($node, 'postgres', computing(), "$shape is computed");
+	polls_to($node, 'postgres',
+		q{SELECT count(*) = 1 FROM eros.status_worker WHERE activity = 'pausing' AND batch_users = 1},
+		"$shape pauses inside of the call");
+	polls_to($node, 'postgres', computing(), "$shape goes on");
+	$node->safe_psql('postgres', q{SELECT eros.disable_handler('handler'), eros.pause()});
+	polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', "$shape is stopped");
+	$node->safe_psql('postgres', q{DELETE FROM eros.job; SELECT eros.resume()});
+}
+unlike(slurp_file($node->logfile), qr/memory contexts|level: \d|Grand total/,
+	'the borrowed report does not reach the log');
+
+# a genuine request is served while a call is paced
+$node->safe_psql('postgres', q{SELECT eros.enable_handler('handler'), eros_touch(1000)});
+polls_to($node, 'postgres', computing(), 'the handler is called again');
+$node->safe_psql('postgres', 'SELECT pg_log_backend_memory_contexts(pid) FROM eros.status_worker');
+ok($node->wait_for_log(qr/logging memory contexts of PID/), 'a genuine request is served')
+  if $node->can('wait_for_log');
+
+# a change of the share is in force with the next batch
+$node->safe_psql('postgres', q{
+	UPDATE eros.phase SET cpu_percent = 95 WHERE phase = 1;
+	CREATE FUNCTION app.quick(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+		LANGUAGE sql AS $$ SELECT u, to_jsonb(u) FROM unnest(user_ids) u $$;
+	SELECT eros.add_handler('handler', 'app.quick', phase => 1, replace => true);
+	SELECT eros.pause()});
+polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', 'the long call is stopped');
+$node->safe_psql('postgres', 'SELECT eros.resume()');
+polls_to($node, 'postgres', q{SELECT eros.get('handler', 1000) IS NOT NULL},
+	'with a larger share the debt is paid soon');
+
+done_testing();
