@@ -291,7 +291,7 @@ CREATE INDEX cache_expires_at_idx ON eros.cache (expires_at);
 -- Values are compressed with LZ4 where the server can.
 DO $$
 BEGIN
-	ALTER TABLE eros.cache ALTER COLUMN value SET COMPRESSION lz4;
+	EXECUTE 'ALTER TABLE eros.cache ALTER COLUMN value SET COMPRESSION lz4';
 EXCEPTION WHEN feature_not_supported OR syntax_error OR invalid_parameter_value THEN
 	NULL;
 END $$;
@@ -375,7 +375,7 @@ COMMENT ON FUNCTION eros.close_partition(smallint, timestamptz) IS
 ------------------------------------------------------------------------------
 
 CREATE FUNCTION eros.create_partitions() RETURNS integer
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $$
 DECLARE
 	b smallint;
 	width double precision;

@@ -263,9 +263,9 @@ eros_cache_bytes(ErosDatabase *db)
 	return bytes > 0 ? bytes : 0;
 }
 
-/* Begins the accounts with the sizes on disk; closes those of partitions that are gone. */
+/* Closes the accounts of partitions that are gone. */
 void
-eros_cache_recount(void)
+eros_cache_close_accounts(void)
 {
 	ErosDatabase *db = eros_my_database();
 
@@ -284,6 +284,15 @@ eros_cache_recount(void)
 			pg_atomic_write_u32(&db->partitions[i].relid, 0);
 		}
 	}
+}
+
+/* Begins the accounts with the sizes on disk. */
+void
+eros_cache_recount(void)
+{
+	ErosDatabase *db = eros_my_database();
+
+	eros_cache_close_accounts();
 	SPI_execute("SELECT p.partition::oid, CASE WHEN pg_relation_size(p.partition) > 0"
 				" THEN pg_total_relation_size(p.partition) ELSE 0 END"
 				" FROM eros.cache_partitions() p",

@@ -52,10 +52,32 @@ typedef void (*shmem_request_hook_type)(void);
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
+/* Since 15, there is a generator of random numbers with a state of one's own. */
+#if PG_VERSION_NUM >= 150000
+#include "common/pg_prng.h"
+#define eros_random_double() pg_prng_double(&pg_global_prng_state)
+#else
+#define eros_random_double() ((double) random() / MAX_RANDOM_VALUE)
+#endif
+
 /* Since 15, one call sets up a set-returning function's tuplestore. */
 #if PG_VERSION_NUM < 150000
 #include "funcapi.h"
-extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
+#include "miscadmin.h"
+#include "utils/tuplestore.h"
+static inline void
+eros_init_materialized_srf(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+
+	if (get_call_result_type(fcinfo, NULL, &rsinfo->setDesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	rsinfo->setDesc = CreateTupleDescCopy(rsinfo->setDesc);
+	rsinfo->setResult = tuplestore_begin_heap(true, false, work_mem);
+	rsinfo->returnMode = SFRM_Materialize;
+	MemoryContextSwitchTo(old);
+}
 #define InitMaterializedSRF(fcinfo, flags) eros_init_materialized_srf(fcinfo)
 #endif
 
@@ -66,9 +88,11 @@ extern void eros_init_materialized_srf(FunctionCallInfo fcinfo);
 #if PG_VERSION_NUM >= 140000
 #define eros_request_safe_point() (InterruptPending = true, LogMemoryContextPending = true)
 #define eros_withdraw_safe_point() (LogMemoryContextPending = false)
+#define eros_safe_point_requested() (LogMemoryContextPending)
 #else
 #define eros_request_safe_point() ((void) 0)
 #define eros_withdraw_safe_point() ((void) 0)
+#define eros_safe_point_requested() (false)
 #endif
 
 /* Since 14, there is a choice of compression methods. */

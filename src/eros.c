@@ -333,6 +333,7 @@ static void
 announce_database(Oid dboid)
 {
 	ErosDatabase *db = eros_database_slot(dboid, true);
+	bool reset = false;
 
 	if (db == NULL)
 		return; /* the launcher will say so */
@@ -356,12 +357,15 @@ announce_database(Oid dboid)
 				if (eros_handlers_array[i].dboid == dboid)
 					eros_handlers_array[i].dboid = InvalidOid;
 			}
+			reset = true;
 		}
 		db->state = EROS_DB_PROBE;
 		db->announced++;
 		raise_generation(db);
 	}
 	LWLockRelease(eros_shared->lock);
+	if (reset)
+		eros_tracker_forget_database(dboid);
 }
 
 /* The slot of this process's database, NULL when it has none. */

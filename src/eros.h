@@ -265,6 +265,8 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 users_done;
 	pg_atomic_uint64 batches_failed;
 	pg_atomic_uint64 batches_halted;
+	pg_atomic_uint32 kills; /* workers that ended in a call, since the last that did not */
+	pg_atomic_uint64 suspended_until_ns; /* not called before, monotonic */
 	pg_atomic_uint64 cpu_used_ns;
 	pg_atomic_uint64 cpu_halted_ns; /* lost to halts */
 	pg_atomic_uint64 cost_ns;		/* per user, moving average; 0: unknown */
@@ -481,6 +483,7 @@ extern void eros_handler_check_callable(ErosHandler *handler);
 extern void
 eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResults *results);
 extern bool eros_handler_timed_out(void);
+extern bool eros_handler_is_overdue(uint64 now_ns);
 extern void eros_handler_note_error(const ErosHandler *handler, const char *message);
 
 /* ------------------------------------------------------------------------
@@ -530,6 +533,7 @@ extern void eros_cache_store(const ErosHandler *handler, const ErosKey *keys, in
 extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found);
 extern uint64 eros_cache_bytes(ErosDatabase *db);
 extern void eros_cache_recount(void);
+extern void eros_cache_close_accounts(void);
 
 extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);
 extern void eros_governor_begin(void);
@@ -555,6 +559,8 @@ extern bool eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64
 extern void eros_sweep_refresh(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_backfill(ErosSweep *sweep, TimestampTz now);
 extern void eros_sweep_config_changed(ErosSweep *sweep);
+extern void eros_sweep_restart(ErosSweep *sweep);
+extern void eros_sweep_rehome(void);
 extern TimestampTz eros_sweep_next(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_sees_returns(ErosSweep *sweep);
 extern int64 eros_sweep_interval_us(void);
@@ -565,6 +571,7 @@ extern void eros_launcher_install_hooks(void);
 extern void eros_launcher_wake(void);
 extern void eros_process_init(Oid dboid, const char *name);
 extern bool eros_process_wait(long timeout_ms);
+extern void eros_process_reload(void);
 
 extern PGDLLEXPORT void eros_launcher_main(Datum arg);
 extern PGDLLEXPORT void eros_scheduler_main(Datum arg);

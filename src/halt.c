@@ -93,6 +93,7 @@ void
 eros_halt_publish(ErosWorker *worker, const ErosKey *keys, int nkeys)
 {
 	Assert(nkeys <= EROS_MAX_BATCH);
+	pg_atomic_write_u64(&worker->halted_at_ns, 0);
 	worker->nkeys = nkeys;
 	memcpy(worker->keys, keys, sizeof(ErosKey) * nkeys);
 	my_generation++;
@@ -119,6 +120,7 @@ eros_halt_withdraw(ErosWorker *worker)
 {
 	my_generation++;
 	pg_atomic_write_u64(&worker->batch_word, EROS_BATCH_WORD(my_generation, EROS_BATCH_NONE));
+	pg_memory_barrier();
 	worker->nkeys = 0;
 }
 

@@ -5,8 +5,8 @@
  *
  * Each process keeps a copy of eros.phase and eros.handler, and reads them
  * anew when the database's config_generation has been raised, which triggers
- * on the tables do at commit.  Pointers into the copy hold until the next
- * eros_config().
+ * on the tables do at commit.  Pointers into the copy hold until the end of the
+ * transaction; background processes read it when they choose to.
  *
  * A handler is somebody's code.  It runs as the role that registered it, in a
  * security-restricted context with a safe search_path, whoever the process is.
@@ -93,6 +93,7 @@ static bool config_pinned = false;
 
 static TimeoutId call_timeout = MAX_TIMEOUTS;
 static volatile sig_atomic_t call_timed_out = false;
+static volatile uint64 call_timed_out_at_ns = 0;
 
 /* ------------------------------------------------------------------------
  * The configuration
@@ -703,11 +704,13 @@ eros_handler_check_callable(ErosHandler *handler)
 	if (handler->plan == NULL)
 	{
 		Oid argtype = handler->key_type == EROS_KEY_UUID ? UUIDARRAYOID : INT8ARRAYOID;
-		char *name = quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-												get_func_name(function));
+		char *name = get_func_name(function);
 		ErosRoleScope scope;
 		SPIPlanPtr plan;
 
+		if (name == NULL)
+			elog(ERROR, "function %u has been dropped", function);
+		name = quote_qualified_identifier(get_namespace_name(get_func_namespace(function)), name);
 		eros_role_begin(&scope, handler->owner);
 		SPI_connect();
 		plan = SPI_prepare(psprintf("SELECT r.* FROM %s($1) AS r", name), 1, &argtype);
@@ -725,6 +728,7 @@ static void
 call_timeout_handler(void)
 {
 	call_timed_out = true;
+	call_timed_out_at_ns = eros_monotonic_ns();
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
@@ -735,6 +739,14 @@ bool
 eros_handler_timed_out(void)
 {
 	return call_timed_out;
+}
+
+/* Tells whether a call that took too long has not ended for as long as a halt may take. */
+bool
+eros_handler_is_overdue(uint64 now_ns)
+{
+	return call_timed_out && now_ns > call_timed_out_at_ns &&
+		   now_ns - call_timed_out_at_ns > eros_halt_timeout_ms * UINT64CONST(1000000);
 }
 
 /* Raises the error of a call that took too long. */
@@ -795,6 +807,19 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 	results->nrows++;
 }
 
+/* Checks the types of a result: the function may have been replaced a moment ago. */
+static void
+check_result(const ErosHandler *handler, TupleDesc desc)
+{
+	Oid user_type = handler->key_type == EROS_KEY_UUID ? UUIDOID : INT8OID;
+
+	if (desc->natts != 2 || TupleDescAttr(desc, 0)->atttypid != user_type ||
+		TupleDescAttr(desc, 1)->atttypid != JSONBOID)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+						errmsg("function %s of handler \"%s\" has changed its signature",
+							   handler->function, handler->name)));
+}
+
 /*
  * Calls a handler for a batch of users, sorted; checks what it returns.
  *
@@ -833,6 +858,7 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 		code = SPI_execute_plan(handler->plan, &argument, NULL, false, nkeys + 1);
 		if (code != SPI_OK_SELECT)
 			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+		check_result(handler, SPI_tuptable->tupdesc);
 		for (uint64 i = 0; i < SPI_processed; i++)
 			take_row(handler, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, keys, nkeys, seen,
 					 results, context);

@@ -110,8 +110,21 @@ eros_process_init(Oid dboid, const char *name)
 	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("datestyle", "ISO", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("timezone", "UTC", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("row_security", "on", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Reads the configuration files again after SIGHUP. */
+void
+eros_process_reload(void)
+{
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
 }
 
 /* Waits on the latch; serves interrupts and SIGHUP.  Returns whether the latch was set. */
@@ -123,11 +136,7 @@ eros_process_wait(long timeout_ms)
 
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	eros_process_reload();
 	return (events & WL_LATCH_SET) != 0;
 }
 
@@ -601,6 +610,7 @@ static void
 process_utility(EROS_UTILITY_ARGS)
 {
 	Node *stmt = pstmt->utilityStmt;
+	bool may_change_databases = IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt);
 
 	if (eros_shared != NULL &&
 		(IsA(stmt, DropStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt) ||
@@ -611,8 +621,8 @@ process_utility(EROS_UTILITY_ARGS)
 	else
 		standard_ProcessUtility(EROS_UTILITY_CALL);
 
-	/* there may be a database more or less for us */
-	if (eros_shared != NULL && (IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt)))
+	/* there may be a database more or less for us; the statement may be gone by now */
+	if (eros_shared != NULL && may_change_databases)
 		holding = true;
 }
 

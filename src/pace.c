@@ -73,7 +73,19 @@ static volatile bool point_wanted = false; /* the next safe point is ours */
 static bool dropping = false;			   /* the report under way is ours */
 static volatile bool quantum_used = false;
 static volatile uint64 looked_at_ns = 0;
+static volatile bool genuine = false; /* somebody has really asked for a report */
 static volatile int save_log_min_messages = -1;
+
+/*
+ * What a call may use before its next pause.  Batches are sized to take a
+ * quantum, and many take a little more: only what takes twice as much is paced
+ * inside, where a pause holds a snapshot and the users.
+ */
+static uint64
+allowance_ns(void)
+{
+	return quantum_used ? SLICE_NS : 2 * eros_quantum_ms * UINT64CONST(1000000);
+}
 
 /* Lets messages through again after a safe point. */
 static void
@@ -83,6 +95,11 @@ restore_log_min_messages(void)
 	{
 		log_min_messages = save_log_min_messages;
 		save_log_min_messages = -1;
+	}
+	if (genuine)
+	{
+		genuine = false;
+		eros_request_safe_point();
 	}
 }
 
@@ -95,19 +112,21 @@ tick(void)
 {
 	uint64 now;
 
-	restore_log_min_messages();
+	if (genuine || save_log_min_messages >= 0)
+	{
+		restore_log_min_messages();
+		return;
+	}
 	if (!pacing)
 		return;
 	now = eros_monotonic_ns();
-	if (eros_halt_is_overdue(worker, now))
+	if (eros_halt_is_overdue(worker, now) || eros_handler_is_overdue(now))
 	{
 		InterruptPending = true;
 		ProcDiePending = true;
 		return;
 	}
-	if (eros_governor_uncharged_ns() <
-			(quantum_used ? SLICE_NS : eros_quantum_ms * UINT64CONST(1000000)) &&
-		now - looked_at_ns < LOOK_FOR_WAITERS_NS)
+	if (eros_governor_uncharged_ns() < allowance_ns() && now - looked_at_ns < LOOK_FOR_WAITERS_NS)
 		return;
 
 	/* also when the last request was served without our seeing it */
@@ -203,8 +222,7 @@ static void
 at_safe_point(void)
 {
 	give_way();
-	if (eros_governor_uncharged_ns() >=
-		(quantum_used ? SLICE_NS : eros_quantum_ms * UINT64CONST(1000000)))
+	if (eros_governor_uncharged_ns() >= allowance_ns())
 	{
 		quantum_used = true;
 		eros_governor_charge(worker, phase);
@@ -230,6 +248,13 @@ catch_report(ErrorData *edata)
 		point_wanted = false;
 		if (pacing)
 			at_safe_point();
+
+		/* a request that came meanwhile is put off until it can be answered */
+		if (eros_safe_point_requested())
+		{
+			eros_withdraw_safe_point();
+			genuine = true;
+		}
 		save_log_min_messages = log_min_messages;
 		log_min_messages = PANIC;
 	}

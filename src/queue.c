@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/pg_prng.h"
 #include "eros.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -182,7 +181,7 @@ retry_delay_us(int attempts)
 	for (int i = 1; i < attempts && delay_us < eros_retry_delay_max_ms * 1000.0; i++)
 		delay_us *= 2;
 	delay_us = Min(delay_us, eros_retry_delay_max_ms * 1000.0);
-	return (int64) (delay_us * (0.75 + 0.5 * pg_prng_double(&pg_global_prng_state)));
+	return (int64) (delay_us * (0.75 + 0.5 * eros_random_double()));
 }
 
 /*
@@ -267,13 +266,13 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 	values[4] = TimestampTzGetDatum(now);
 	values[5] = Int16GetDatum(handler->bucket);
 	values[6] = TimestampTzGetDatum(
-		Max(now + EROS_REFRESH_LEAD(handler->ttl_us), first_seen + handler->ttl_us - 1));
+		Max(now + EROS_REFRESH_LEAD(handler->ttl_us), first_seen + handler->ttl_us));
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
 			  " SELECT n.user_id, $3, $4, $5 FROM unnest($1, $2) AS n (user_id, last_seen)"
 			  " WHERE NOT EXISTS (SELECT FROM eros.cache c"
 			  "	WHERE c.bucket = $6 AND c.expires_at > $7 AND c.handler_id = $3"
-			  "	  AND c.user_id = n.user_id AND c.computed_at >= n.last_seen)"
+			  "	  AND c.user_id = n.user_id AND c.computed_at > n.last_seen)"
 			  " ON CONFLICT (user_id, handler_id) DO NOTHING",
 			  7, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);

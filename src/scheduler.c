@@ -286,6 +286,7 @@ static void
 maintain_if_due(TimestampTz now, TimestampTz *next)
 {
 	int64 interval = eros_maintenance_interval_s * USECS_PER_SEC;
+	static TimestampTz accounts_closed = 0;
 	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&db->last_maintenance);
 	TimestampTz due = last + (db->by_pg_cron ? 3 * interval : interval);
 
@@ -295,6 +296,13 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 		maintain("SELECT eros.purge()");
 		maintain("SELECT eros.clean_up()");
 		due = now + interval;
+	}
+	if (now - accounts_closed >= interval || now < accounts_closed)
+	{
+		accounts_closed = now;
+		begin();
+		eros_cache_close_accounts();
+		commit();
 	}
 	/* a call drops one partition at most: the lock for that is not kept for more */
 	for (int i = 0; i < EROS_MAX_PARTITIONS && eros_cache_limit_kb > 0 &&
@@ -408,6 +416,9 @@ run_round(long *at_least_ms)
 		generation = pg_atomic_read_u64(&db->config_generation);
 		eros_sweep_config_changed(sweep);
 		eros_forget_dropped_handlers(eros_config());
+		begin();
+		eros_sweep_rehome();
+		commit();
 	}
 	sweep_all(now);
 	begin();
@@ -492,6 +503,8 @@ eros_scheduler_main(Datum arg)
 		FlushErrorState();
 		RESUME_INTERRUPTS();
 		LWLockReleaseAll();
+		if (sweep != NULL)
+			eros_sweep_restart(sweep);
 		account_cpu();
 		eros_process_wait(10000);
 	}

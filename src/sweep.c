@@ -87,6 +87,38 @@ eros_sweep_create(void)
 	return sweep;
 }
 
+/*
+ * Forgets what has been seen to: a transaction has failed, and with it what
+ * had been noted in advance.
+ */
+void
+eros_sweep_restart(ErosSweep *sweep)
+{
+	sweep->nprogress = 0;
+	eros_sweep_config_changed(sweep);
+}
+
+/*
+ * Finds new homes for users in phases that are no more, and for jobs whose
+ * handler has moved: the indexes begin with the phase, so this is cheap.
+ */
+void
+eros_sweep_rehome(void)
+{
+	SPI_execute("UPDATE eros.activity a SET phase ="
+				" coalesce((SELECT max(p.phase) FROM eros.phase p WHERE p.phase < a.phase), 0)"
+				" WHERE a.phase = ANY (ARRAY(SELECT n::smallint FROM generate_series(1, 8) n"
+				"	WHERE NOT EXISTS (SELECT FROM eros.phase p WHERE p.phase = n)))",
+				false, 0);
+	if (SPI_processed > 0)
+		eros_sweep_recount();
+	SPI_execute("UPDATE eros.job j SET phase = h.phase FROM eros.handler h"
+				" WHERE j.handler_id = h.handler_id AND j.status = 'pending'"
+				"   AND j.phase = ANY (ARRAY(SELECT n::smallint FROM generate_series(1, 8) n"
+				"	WHERE n <> h.phase))",
+				false, 0);
+}
+
 /* Has everything looked at again: thresholds or handlers have changed. */
 void
 eros_sweep_config_changed(ErosSweep *sweep)

@@ -39,7 +39,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "common/pg_prng.h"
 #include "eros.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -145,7 +144,8 @@ eros_tracker_shmem_init(void)
 	all_slots = (TrackerSlot *) (memory + sizeof(TrackerPartitionPadded) * NPARTITIONS);
 	if (!found)
 	{
-		header->seed = pg_prng_uint64(&pg_global_prng_state);
+		if (!pg_strong_random(&header->seed, sizeof(header->seed)))
+			header->seed = (uint64) GetCurrentTimestamp();
 		header->max_slot_bits = max_slot_bits();
 		header->tranche = LWLockNewTrancheId();
 		for (int i = 0; i < NPARTITIONS; i++)
@@ -378,8 +378,9 @@ touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
 
 	/*
 	 * Compare-and-swap, so that a slot that has been given to another user
-	 * since is not stamped for him.  If somebody else has just stamped it, so
-	 * much the better.
+	 * since is not stamped for him, unless both were seen at the very same
+	 * microsecond, which then makes him a little more active than he is.  If
+	 * somebody else has just stamped it, so much the better.
 	 */
 	pg_atomic_compare_exchange_u64(&slot->last_seen, &seen, (uint64) now);
 	if (pg_atomic_read_u32(&part->version) != version)
@@ -866,7 +867,7 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	int phase = 0;
 	bool isnull;
 
-	if (XactReadOnly || RecoveryInProgress())
+	if (XactReadOnly || RecoveryInProgress() || IsInParallelMode())
 	{
 		pg_atomic_fetch_add_u64(&db->touches_lost, 1);
 		return;

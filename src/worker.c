@@ -30,6 +30,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
+#include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -64,6 +65,21 @@ static List *pieces = NIL;
 static bool phase_has_work[EROS_MAX_PHASES + 1];
 static int next_handler = 0;
 
+/*
+ * Has a handler wait in whose call a worker ended: a second at first, doubled
+ * each time, an hour at most, until a call comes to an end.
+ */
+static void
+suspend_handler(int32 handler_id)
+{
+	ErosHandlerStats *stats = eros_handler_stats(worker->dboid, handler_id);
+	uint32 kills = pg_atomic_add_fetch_u32(&stats->kills, 1);
+	uint64 pause_s = Min((uint64) 1 << Min(kills - 1, 12), 3600);
+
+	pg_atomic_write_u64(&stats->suspended_until_ns,
+						eros_monotonic_ns() + pause_s * UINT64CONST(1000000000));
+}
+
 /* Gives the slot back, and lets the scheduler know. */
 static void
 worker_exit(int code, Datum arg)
@@ -77,6 +93,8 @@ worker_exit(int code, Datum arg)
 							 "within %d ms",
 							 eros_halt_timeout_ms)));
 	}
+	if (code != 0 && pg_atomic_read_u32(&worker->handler_id) != 0)
+		suspend_handler((int32) pg_atomic_read_u32(&worker->handler_id));
 	eros_halt_withdraw(worker);
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	worker->dboid = InvalidOid;
@@ -361,6 +379,9 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	PG_END_TRY();
 	MemoryContextSwitchTo(batch_context);
 
+	/* locks of the session are the handler's, and would stay */
+	LockReleaseSession(USER_LOCKMETHOD);
+
 	cpu_ns = eros_process_cpu_ns() - cpu_start;
 	if (error != NULL)
 		after_error(handler, &claim, stage, halted, error, cpu_ns);
@@ -369,6 +390,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		ErosDatabase *db = eros_my_database();
 
 		eros_governor_learn(handler, claim.njobs, cpu_ns);
+		pg_atomic_write_u32(&handler->stats->kills, 0);
 		pg_atomic_fetch_add_u64(&handler->stats->users_done, claim.njobs);
 		pg_atomic_fetch_add_u64(&worker->users_done, claim.njobs);
 		if (db != NULL)
@@ -491,12 +513,15 @@ run_next(uint64 *wait_ns)
 		for (int i = 0; i < config->nhandlers; i++)
 		{
 			ErosHandler *handler = &config->handlers[next_handler++ % config->nhandlers];
+			uint64 retry_at;
 
 			if (handler->phase != phase->phase || !handler->enabled)
 				continue;
-			if (handler->retry_at_ns > now)
+			retry_at =
+				Max(handler->retry_at_ns, pg_atomic_read_u64(&handler->stats->suspended_until_ns));
+			if (retry_at > now)
 			{
-				*wait_ns = Min(*wait_ns, handler->retry_at_ns - now);
+				*wait_ns = Min(*wait_ns, retry_at - now);
 				waiting = true;
 				continue;
 			}
@@ -608,6 +633,7 @@ eros_worker_main(Datum arg)
 		uint64 wait_ns;
 
 		CHECK_FOR_INTERRUPTS();
+		eros_process_reload();
 		if (run_next(&wait_ns))
 			idle_since_ns = 0;
 		else if (!wait_for_work(wait_ns, &idle_since_ns))
