@@ -158,6 +158,15 @@ COMMENT ON COLUMN eros.activity.last_seen IS 'his last touch';
 COMMENT ON COLUMN eros.activity.phase IS 'the phase that he has reached; 0: active, but the shared memory had no room for him';
 CREATE INDEX activity_phase_idx ON eros.activity (phase, last_seen);
 
+CREATE UNLOGGED TABLE eros.spilled_touch (
+	user_id uuid NOT NULL,
+	last_seen timestamptz NOT NULL
+);
+COMMENT ON TABLE eros.spilled_touch IS
+	'touches that found the shared memory full; the next sweep takes them over into eros.activity. Without a key, so that no touch waits for another';
+COMMENT ON COLUMN eros.spilled_touch.user_id IS 'the user''s key';
+COMMENT ON COLUMN eros.spilled_touch.last_seen IS 'when he was touched';
+
 CREATE FUNCTION eros.sweep() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'eros_sweep_sql' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.sweep() IS

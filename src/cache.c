@@ -31,7 +31,6 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "eros.h"
 #include "executor/spi.h"
@@ -159,12 +158,8 @@ load_partitions(void)
 		CacheRegisterRelcacheCallback(parent_changed, (Datum) 0);
 		registered = true;
 	}
-	parent = get_relname_relid("cache", get_namespace_oid("eros", true));
-	if (!OidIsValid(parent))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("extension \"eros\" is not installed in this database"),
-						errhint("Run CREATE EXTENSION eros.")));
-	rel = table_open(parent, AccessShareLock);
+	rel = eros_open_table("cache");
+	parent = RelationGetRelid(rel);
 	partitions_valid = true; /* unless it changes while we look */
 	desc = eros_partition_desc(rel);
 	if (partitions)

@@ -472,6 +472,7 @@ typedef struct ErosResults
 	Datum *values; /* jsonb */
 } ErosResults;
 
+extern struct RelationData *eros_open_table(const char *name);
 extern ErosConfig *eros_config(void);
 extern ErosConfig *eros_config_reload(void);
 extern void eros_config_by_hand(void);

@@ -34,8 +34,12 @@
 /* The longest debt. */
 #define MAX_DEBT_NS UINT64CONST(600000000000)
 
-/* The credit for coming late: what a timer may oversleep. */
+/*
+ * The credit for coming late: what a timer may oversleep, but no more than pays
+ * for a few milliseconds of CPU, which at a large share is a short time.
+ */
 #define CREDIT_NS UINT64CONST(10000000)
+#define CREDIT_CPU_NS UINT64CONST(5000000)
 
 /* The weight of the newest batch in the moving average of the cost. */
 #define COST_WEIGHT 0.3
@@ -118,7 +122,7 @@ charge_bucket(pg_atomic_uint64 *bucket, uint64 now, uint64 since, uint64 cpu_ns,
 	uint64 old = pg_atomic_read_u64(bucket);
 	uint64 new;
 
-	start -= Min(CREDIT_NS, start);
+	start -= (uint64) Min((double) CREDIT_NS, CREDIT_CPU_NS * Max(1.0 / share - 1.0, 0.0));
 	do
 	{
 		new = Min(Max(old, start) + cost, now + MAX_DEBT_NS);

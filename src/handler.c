@@ -19,6 +19,7 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -108,16 +109,17 @@ interval_us(const Interval *interval)
 }
 
 /* Opens one of EROS's tables. */
-static Relation
-open_table(const char *name)
+Relation
+eros_open_table(const char *name)
 {
 	Oid relid = get_relname_relid(name, get_namespace_oid("eros", true));
+	Relation rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
 
-	if (!OidIsValid(relid))
+	if (rel == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("extension \"eros\" is not installed in this database"),
 						errhint("Run CREATE EXTENSION eros.")));
-	return table_open(relid, AccessShareLock);
+	return rel;
 }
 
 /* Reads a row of eros.phase. */
@@ -180,7 +182,7 @@ load_handler(HeapTuple tuple, TupleDesc desc)
 static void
 load_table(const char *name, void (*load)(HeapTuple tuple, TupleDesc desc))
 {
-	Relation rel = open_table(name);
+	Relation rel = eros_open_table(name);
 	Snapshot snapshot =
 		RegisterSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);

@@ -55,8 +55,8 @@
 /* A call beyond its quantum pauses whenever it has used so much. */
 #define SLICE_NS UINT64CONST(5000000)
 
-/* Shorter pauses are put off: the timer is not that fine. */
-#define MIN_PAUSE_NS UINT64CONST(1000000)
+/* Shorter pauses are put off. */
+#define MIN_PAUSE_NS UINT64CONST(200000)
 
 /* How often the worker looks whether somebody waits for its locks. */
 #define LOOK_FOR_WAITERS_NS UINT64CONST(100000000)
@@ -200,10 +200,12 @@ pause_call(void)
 		if (wait_ns < MIN_PAUSE_NS || QueryCancelPending || ProcDiePending)
 			break;
 		pg_atomic_write_u32(&worker->activity, EROS_WORKER_PAUSING);
-		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					  (long) Min(wait_ns, LOOK_FOR_WAITERS_NS) / 1000000,
-					  EROS_WAIT_EVENT("ErosPauseInCall")) &
-			WL_LATCH_SET)
+		if (wait_ns < UINT64CONST(1000000))
+			pg_usleep((long) (wait_ns / 1000)); /* a latch waits for whole milliseconds */
+		else if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   (long) (Min(wait_ns, LOOK_FOR_WAITERS_NS) / 1000000),
+						   EROS_WAIT_EVENT("ErosPauseInCall")) &
+				 WL_LATCH_SET)
 		{
 			ResetLatch(MyLatch);
 			woken = true;

@@ -59,6 +59,7 @@ struct ErosSweep
 	int at;				   /* the partition to go on with */
 	TimestampTz table_due; /* when the first row crosses a threshold */
 	TimestampTz refresh_due;
+	uint64 spilled_seen;   /* spilled touches before this many have been taken over */
 	uint64 returns_seen;   /* returns before this many have been looked for */
 	uint64 backfill_at_ns; /* no backfill before this */
 	int nprogress;
@@ -352,6 +353,56 @@ leave_before(ErosConfig *config, int partition, TimestampTz now, bool crowded)
 	return idle_before;
 }
 
+/*
+ * Takes over touches that went to the table while the map was full; returns
+ * whether there are more.  Who is in the map by now needs no row.
+ */
+static bool
+take_spilled(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint64 *crossings)
+{
+	ErosDatabase *db = eros_my_database();
+	uint64 spilled = pg_atomic_read_u64(&db->touches_spilled);
+	Oid argtypes[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(limit)};
+	ErosIdleUser *users;
+	uint64 nrows;
+	int n = 0;
+	bool isnull;
+
+	if (spilled == sweep->spilled_seen)
+		return false;
+	SPI_execute_with_args(
+		"WITH gone AS (DELETE FROM eros.spilled_touch t WHERE t.ctid = ANY (ARRAY("
+		"	SELECT s.ctid FROM eros.spilled_touch s LIMIT $1 FOR UPDATE SKIP LOCKED))"
+		"	RETURNING t.user_id, t.last_seen)"
+		" SELECT g.user_id, max(g.last_seen) FROM gone g GROUP BY 1",
+		1, argtypes, values, NULL, false, 0);
+	nrows = SPI_processed;
+	if (nrows == 0)
+	{
+		sweep->spilled_seen = spilled;
+		return false;
+	}
+	users = palloc0(sizeof(ErosIdleUser) * nrows);
+	for (uint64 i = 0; i < nrows; i++)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+
+		users[n].key = eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
+		users[n].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
+		users[n].returned = true;
+		if (!eros_tracker_is_active(MyDatabaseId, &users[n].key))
+			n++;
+	}
+	if (n > 0)
+		*crossings += write_rows(config, users, n, now);
+	for (int i = 0; i < n; i++)
+		eros_halt_user(MyDatabaseId, &users[i].key);
+	sweep->table_due = DT_NOBEGIN;
+	return true;
+}
+
 /* Sweeps the map; returns whether there is more to do. */
 static bool
 sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint64 *crossings)
@@ -536,6 +587,7 @@ eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings)
 	}
 	lock_sweep();
 	more = sweep_map(sweep, config, now, limit, crossings);
+	more = take_spilled(sweep, config, now, limit, crossings) || more;
 	if (sweep->table_due <= now || *crossings > 0)
 	{
 		for (int p = config->nphases - 1; p >= 0; p--)

@@ -855,8 +855,9 @@ load_map(void)
  * The map is full: the touch goes to the table.
  *
  * It is a row then, with all that follows: it takes part in the transaction,
- * and it cannot be written where the transaction is read-only.  The scheduler
- * is asked to make room, so that this does not go on for long.
+ * and it cannot be written where the transaction is read-only.  The row has no
+ * key, so that touches do not wait for each other; the sweep takes it over.  The
+ * scheduler has been asked to make room, so that this does not go on for long.
  */
 static void
 touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
@@ -864,8 +865,6 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	Oid argtypes[] = {UUIDOID, TIMESTAMPTZOID};
 	Datum values[] = {eros_key_get_datum(key), TimestampTzGetDatum(now)};
 	ErosRoleScope scope;
-	int phase = 0;
-	bool isnull;
 
 	if (XactReadOnly || RecoveryInProgress() || IsInParallelMode())
 	{
@@ -874,20 +873,10 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	}
 
 	eros_owner_begin(&scope);
-	SPI_execute_with_args("SELECT phase FROM eros.activity WHERE user_id = $1 FOR UPDATE", 1,
+	SPI_execute_with_args("INSERT INTO eros.spilled_touch (user_id, last_seen) VALUES ($1, $2)", 2,
 						  argtypes, values, NULL, false, 0);
-	if (SPI_processed > 0)
-		phase =
-			DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_execute_with_args("INSERT INTO eros.activity (user_id, last_seen, phase) VALUES ($1, $2, 0)"
-						  " ON CONFLICT (user_id) DO UPDATE"
-						  " SET last_seen = EXCLUDED.last_seen, phase = 0",
-						  2, argtypes, values, NULL, false, 0);
-	eros_queue_delete_users(key, 1);
-	if (phase > 0)
-		eros_count_on_commit(&db->phases[phase].users, -1);
 	eros_owner_end(&scope);
-	pg_atomic_fetch_add_u64(&db->touches_spilled, 1);
+	eros_count_on_commit(&db->touches_spilled, 1); /* the sweep looks when this has changed */
 }
 
 /* A touch of somebody who was not active, or whose slot is on the move. */

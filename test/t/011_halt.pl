@@ -167,8 +167,8 @@ polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'resume: they 
 # who waits for a lock that a batch holds gets it, and the batch runs later
 called_for_three('lock');
 mode('quick');
-$node->safe_psql('postgres', 'LOCK TABLE app.locked');
-pass('a session gets the lock that a batch held');
+is(value($node, 'postgres', 'BEGIN; LOCK TABLE app.locked; COMMIT; SELECT 1'), 1,
+	'a session gets the lock that a batch held');
 polls_to($node, 'postgres', 'SELECT gave_way >= 1 FROM eros.status', 'the worker has given way');
 polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'and the batch has run later');
 
