@@ -620,6 +620,8 @@ handler_of(FunctionCallInfo fcinfo)
 	char name[NAMEDATALEN];
 	text *given = PG_GETARG_TEXT_PP(0);
 
+	if (VARSIZE_ANY_EXHDR(given) >= sizeof(name))
+		return eros_handler_by_name(text_to_cstring(given), false);
 	text_to_cstring_buffer(given, name, sizeof(name));
 	return eros_handler_by_name(name, false);
 }

@@ -423,22 +423,32 @@ eros_handler_stats(Oid dboid, int32 handler_id)
 	return slot;
 }
 
-/* Gives back the counters of this database's handlers that are no more. */
-void
-eros_forget_dropped_handlers(const ErosConfig *config)
+/*
+ * Gives back the counters of this database's handlers that are no more; returns
+ * how many, with their ids in dropped[], which has room for all there can be.
+ */
+int
+eros_forget_dropped_handlers(const ErosConfig *config, int32 *dropped)
 {
+	int ndropped = 0;
+
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eros_max_handlers; i++)
 	{
 		ErosHandlerStats *stats = &eros_handlers_array[i];
 		bool found = false;
 
+		if (stats->dboid != MyDatabaseId)
+			continue;
 		for (int h = 0; h < config->nhandlers; h++)
 			found = found || config->handlers[h].handler_id == stats->handler_id;
-		if (stats->dboid == MyDatabaseId && !found)
-			stats->dboid = InvalidOid;
+		if (found)
+			continue;
+		dropped[ndropped++] = stats->handler_id;
+		stats->dboid = InvalidOid;
 	}
 	LWLockRelease(eros_shared->lock);
+	return ndropped;
 }
 
 /*

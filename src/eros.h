@@ -304,7 +304,7 @@ extern ErosDatabase *eros_database_slot(Oid dboid, bool create);
 extern ErosDatabase *eros_my_database(void);
 extern ErosDatabase *eros_require_database(void);
 extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
-extern void eros_forget_dropped_handlers(const ErosConfig *config);
+extern int eros_forget_dropped_handlers(const ErosConfig *config, int32 *dropped);
 extern bool eros_forget_database(Oid dboid, bool only_if_absent);
 extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
@@ -473,6 +473,7 @@ typedef struct ErosResults
 } ErosResults;
 
 extern struct RelationData *eros_open_table(const char *name);
+extern void eros_lock_for_writing(const char *name);
 extern ErosConfig *eros_config(void);
 extern ErosConfig *eros_config_reload(void);
 extern void eros_config_by_hand(void);
@@ -524,6 +525,7 @@ extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, Ti
 extern void eros_queue_delete_users(const ErosKey *keys, int nkeys);
 extern TimestampTz eros_queue_next_due(const ErosHandler *handler);
 extern void eros_queue_recount(void);
+extern void eros_queue_delete_handler(int32 handler_id);
 
 /* Results are refreshed when less than this part of their lifetime is left. */
 #define EROS_REFRESH_LEAD(ttl_us) ((ttl_us) / 10)

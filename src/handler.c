@@ -32,6 +32,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -120,6 +121,19 @@ eros_open_table(const char *name)
 						errmsg("extension \"eros\" is not installed in this database"),
 						errhint("Run CREATE EXTENSION eros.")));
 	return rel;
+}
+
+/*
+ * Takes the lock that writing to one of EROS's tables needs, before reading it:
+ * taking it later could deadlock with REINDEX.
+ */
+void
+eros_lock_for_writing(const char *name)
+{
+	Oid relid = get_relname_relid(name, get_namespace_oid("eros", true));
+
+	if (OidIsValid(relid))
+		LockRelationOid(relid, RowExclusiveLock);
 }
 
 /* Reads a row of eros.phase. */

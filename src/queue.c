@@ -325,6 +325,19 @@ eros_queue_delete_users(const ErosKey *keys, int nkeys)
 	SPI_execute_plan(plan, values, NULL, false, 0);
 }
 
+/* Deletes the jobs that a sweep has added while their handler was being dropped. */
+void
+eros_queue_delete_handler(int32 handler_id)
+{
+	Oid argtypes[] = {INT4OID};
+	Datum values[] = {Int32GetDatum(handler_id)};
+
+	/* by the index, which begins with the phase */
+	SPI_execute_with_args("DELETE FROM eros.job WHERE handler_id = $1 AND status = 'pending'"
+						  " AND phase = ANY ('{1,2,3,4,5,6,7,8}')",
+						  1, argtypes, values, NULL, false, 0);
+}
+
 /* When the next job of a handler is due; DT_NOEND when there is none. */
 TimestampTz
 eros_queue_next_due(const ErosHandler *handler)

@@ -396,6 +396,20 @@ serve_queue(TimestampTz *next)
 		*next = Min(*next, due);
 }
 
+/* Sees to what a change of phases and handlers leaves behind. */
+static void
+tidy_up_config(void)
+{
+	int32 *dropped = palloc(sizeof(int32) * eros_max_handlers);
+	int ndropped = eros_forget_dropped_handlers(eros_config(), dropped);
+
+	begin();
+	for (int i = 0; i < ndropped; i++)
+		eros_queue_delete_handler(dropped[i]);
+	eros_sweep_rehome();
+	commit();
+}
+
 /* One round; returns how long to sleep, in ms, and at least to. */
 static long
 run_round(long *at_least_ms)
@@ -415,10 +429,7 @@ run_round(long *at_least_ms)
 	{
 		generation = pg_atomic_read_u64(&db->config_generation);
 		eros_sweep_config_changed(sweep);
-		eros_forget_dropped_handlers(eros_config());
-		begin();
-		eros_sweep_rehome();
-		commit();
+		tidy_up_config();
 	}
 	sweep_all(now);
 	begin();

@@ -586,6 +586,8 @@ eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings)
 		registered = true;
 	}
 	lock_sweep();
+	eros_lock_for_writing("activity");
+	eros_lock_for_writing("job");
 	more = sweep_map(sweep, config, now, limit, crossings);
 	more = take_spilled(sweep, config, now, limit, crossings) || more;
 	if (sweep->table_due <= now || *crossings > 0)

@@ -290,6 +290,7 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 	int claimed;
 
 	report(EROS_WORKER_CLAIMING, NULL);
+	eros_lock_for_writing("job");
 	if (piece != NULL)
 		eros_queue_claim_users(handler, piece->keys, piece->nkeys, claim);
 	else

@@ -10,7 +10,7 @@ SELECT functions_are('eros', ARRAY(
 SELECT views_are('eros', ARRAY['status', 'status_phase', 'status_handler', 'status_worker', 'status_queue',
   'status_cache', 'status_halt'], 'the status views');
 SELECT set_eq($$SELECT relname::text FROM pg_class WHERE relnamespace = 'eros'::regnamespace
-  AND relkind IN ('r', 'p') AND NOT relispartition$$, ARRAY['phase', 'activity', 'handler', 'job', 'cache'], 'the tables');
+  AND relkind IN ('r', 'p') AND NOT relispartition$$, ARRAY['phase', 'activity', 'handler', 'job', 'cache', 'spilled_touch'], 'the tables');
 SELECT is((SELECT count(*) FROM pg_proc WHERE proname = 'eros_touch' AND pronamespace = 'public'::regnamespace), 5::bigint,
   'eros_touch is in public, for bigint, uuid, text and arrays of bigint and uuid');
 SELECT is((SELECT relpersistence FROM pg_class WHERE oid = 'eros.activity'::regclass), 'u', 'eros.activity is unlogged');

@@ -60,9 +60,9 @@ unlike(slurp_file($node->logfile), qr/memory contexts|level: \d|Grand total/,
 $node->safe_psql('postgres', q{SELECT eros.enable_handler('handler'), eros_touch(1000)});
 polls_to($node, 'postgres', computing(), 'the handler is called again');
 my $served = 0;
-for (1 .. 100)
+for (1 .. 600)
 {
-	$node->safe_psql('postgres', 'SELECT pg_log_backend_memory_contexts(pid), pg_sleep(0.02) FROM eros.status_worker');
+	$node->safe_psql('postgres', 'SELECT pg_log_backend_memory_contexts(pid), pg_sleep(0.05) FROM eros.status_worker');
 	$served = slurp_file($node->logfile) =~ /logging memory contexts of PID/;
 	last if $served;
 }
