@@ -290,7 +290,7 @@ CREATE TABLE eros.cache (
 ) PARTITION BY RANGE (bucket, expires_at);
 COMMENT ON TABLE eros.cache IS 'the last result per user and handler, in partitions by expiry';
 COMMENT ON COLUMN eros.cache.user_id IS 'the user''s key';
-COMMENT ON COLUMN eros.cache.computed_at IS 'when the handler was called';
+COMMENT ON COLUMN eros.cache.computed_at IS 'when it was computed and stored';
 COMMENT ON COLUMN eros.cache.expires_at IS 'computed_at plus the handler''s ttl';
 COMMENT ON COLUMN eros.cache.handler_id IS 'the handler that computed it';
 COMMENT ON COLUMN eros.cache.bucket IS 'class of partitions: each spans 2^bucket hours, about a quarter of the ttl';
@@ -811,7 +811,7 @@ CREATE VIEW eros.status AS
 			WHEN i.scheduler_pid IS NULL
 				THEN 'the scheduler of this database is not running: it is started within seconds'
 			WHEN i.touches_lost > 0
-				THEN format('%s touches in read-only transactions were lost: raise eros.tracker_memory', i.touches_lost)
+				THEN format('%s touches were lost where nothing can be written: raise eros.tracker_memory', i.touches_lost)
 			WHEN i.users_spilled > 0
 				THEN 'active users did not fit into memory and were moved to the table: raise eros.tracker_memory'
 			WHEN q.broken > 0
@@ -837,7 +837,7 @@ COMMENT ON COLUMN eros.status.tracker_capacity IS 'users that the shared memory 
 COMMENT ON COLUMN eros.status.tracker_bytes IS 'shared memory in use for them, in bytes';
 COMMENT ON COLUMN eros.status.tracker_limit_bytes IS 'shared memory reserved for them, in bytes';
 COMMENT ON COLUMN eros.status.touches_spilled IS 'touches that went to the table since the memory was full';
-COMMENT ON COLUMN eros.status.touches_lost IS 'touches that could not, in a read-only transaction';
+COMMENT ON COLUMN eros.status.touches_lost IS 'touches that could not, in a read-only transaction, on a standby or in a parallel query';
 COMMENT ON COLUMN eros.status.users_spilled IS 'active users moved to the table to make room';
 COMMENT ON COLUMN eros.status.returns IS 'idle or new users who became active';
 COMMENT ON COLUMN eros.status.halts IS 'batches interrupted by a returning user, somebody who waited for a lock, or eros.pause()';

@@ -657,6 +657,9 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		for (int i = 0; i < ncommit_actions; i++)
 			eros_count(commit_actions[i].counter, commit_actions[i].delta);
+		db = ncommit_actions > 0 ? eros_my_database() : NULL;
+		if (db != NULL && pg_atomic_exchange_u32(&db->dozing, 0) != 0)
+			eros_set_latch_of_scheduler(db); /* a touch was spilled, a job put back */
 		if (config_changed_level > 0 || announced_level > 0)
 		{
 			if (announced_level > 0)

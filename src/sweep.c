@@ -83,6 +83,7 @@ eros_sweep_create(void)
 	ErosSweep *sweep = MemoryContextAllocZero(context, sizeof(ErosSweep));
 
 	sweep->context = context;
+	sweep->spilled_seen = PG_UINT64_MAX; /* some may be there from before the restart */
 	sweep->due = MemoryContextAlloc(context, sizeof(TimestampTz) * eros_tracker_npartitions());
 	eros_sweep_config_changed(sweep);
 	return sweep;
