@@ -2,7 +2,7 @@
 -- that it took for the user.
 CREATE TABLE halt (ms double precision NOT NULL);
 
-CREATE PROCEDURE halt_often(rounds integer, within_ms double precision) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE halt_often(rounds integer, within_ms double precision, spin_ms double precision) LANGUAGE plpgsql AS $$
 DECLARE
   held bigint;
   began timestamptz;
@@ -21,7 +21,7 @@ BEGIN
       PERFORM eros_touch(held);
       -- without a pause at first, so as to see it at once; then leave the CPU to the worker
       WHILE NOT pg_try_advisory_lock(held) LOOP
-        IF clock_timestamp() > began + interval '1 ms' THEN
+        IF clock_timestamp() > began + spin_ms * interval '1 ms' THEN
           PERFORM pg_sleep(0.001);
         END IF;
       END LOOP;

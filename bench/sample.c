@@ -4,12 +4,15 @@
  *
  *		sample PID SECONDS
  *
- * A burst is the CPU time between two samples in which the process was asleep:
- * preemption does not end it, nor does a sleep that the sampling misses, so it
- * is never told too short.  The time begins and ends at the start of a burst
- * (the first one after SECONDS), so that pauses and what they pay for are
- * counted whole; a process that does not sleep is watched for at most three
- * times as long.
+ * A burst is the CPU time between two interruptions: samples in which the
+ * process was asleep, or in which it turns out that others have had the CPU
+ * for a millisecond meanwhile.  A sleep that the sampling misses does not end a
+ * burst, so it is not told too short.
+ *
+ * The time begins and ends at the start of a burst that follows a sleep (the
+ * first one after SECONDS), so that pauses and what they pay for are counted
+ * whole; a process that does not sleep is watched for at most three times as
+ * long.
  *
  * Prints: seconds, CPU seconds, seconds spent waiting for a CPU, number of
  * bursts, longest burst in ms, its start in seconds, longest gap between two
@@ -24,6 +27,7 @@
 #include <unistd.h>
 
 #define PERIOD_NS 500000
+#define INTERRUPTION_NS 1000000
 
 static int stat_fd;
 static int schedstat_fd;
@@ -79,20 +83,40 @@ look(long long *run, long long *wait)
 
 	read_file(stat_fd, buffer, sizeof(buffer));
 	name_end = strrchr(buffer, ')');
-	sleeps = name_end != NULL && name_end[2] == 'S';
+	sleeps = name_end != NULL && (name_end[2] == 'S' || name_end[2] == 'D');
 	read_file(schedstat_fd, buffer, sizeof(buffer));
 	if (sscanf(buffer, "%lld %lld", run, wait) != 2)
 		exit(1);
 	return sleeps;
 }
 
+/* The longest burst so far. */
+static long long longest = 0;
+static long long longest_at = 0;
+static long bursts = 0;
+
+/* Counts a burst that has ended. */
+static void
+count_burst(long long length, long long at)
+{
+	if (length <= 0)
+		return;
+	bursts++;
+	if (length > longest)
+	{
+		longest = length;
+		longest_at = at;
+	}
+}
+
 int
 main(int argc, char **argv)
 {
-	long long length, started, at, run, wait;
+	long long length, started, at, last_at, run, wait;
 	long long begin = 0, begin_run = 0, begin_wait = 0;
-	long long mark = -1, last_at, longest = 0, longest_at = 0, longest_gap = 0;
-	long bursts = 0;
+	long long burst_run = 0; /* run time at the burst's start */
+	long long last_wait = 0;
+	long long longest_gap = 0;
 	int slept = 0;
 
 	if (argc != 3)
@@ -103,6 +127,7 @@ main(int argc, char **argv)
 
 	/* not to miss a sleep on a busy machine, where one is allowed to */
 	sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 2});
+
 	started = last_at = now();
 	for (;;)
 	{
@@ -114,50 +139,35 @@ main(int argc, char **argv)
 			longest_gap = at - last_at;
 		last_at = at;
 
-		/* while it sleeps, its run time is exact */
-		if (sleeps && mark >= 0 && run > mark)
-		{
-			if (begin != 0)
-			{
-				bursts++;
-				if (run - mark > longest)
-				{
-					longest = run - mark;
-					longest_at = at;
-				}
-			}
-		}
-		/* a burst begins, or a process that does not sleep is not waited for */
+		/* whether it has just woken up; then burst_run is what it had run before */
 		if ((slept && !sleeps) || (begin == 0 && at - started > 2 * length) ||
 			(begin != 0 && at - begin > 3 * length))
 		{
+			if (!slept)
+				burst_run = run;
+			if (begin != 0 && at - begin >= length)
+				break;
 			if (begin == 0)
 			{
 				begin = at;
-				begin_run = slept ? mark : run;
+				begin_run = burst_run;
 				begin_wait = wait;
-				if (!slept)
-					mark = run;
-			}
-			else if (at - begin >= length)
-			{
-				if (slept)
-					run = mark;
-				break;
 			}
 		}
-		if (sleeps)
-			mark = run;
+
+		/* while it sleeps, and when it has just got a CPU, its run time is exact */
+		if (sleeps || wait - last_wait >= INTERRUPTION_NS)
+		{
+			if (begin != 0)
+				count_burst(run - burst_run, at);
+			burst_run = run;
+		}
+		last_wait = wait;
 		slept = sleeps;
 		nanosleep(&period, NULL);
 	}
-	if (run - mark > longest)
-	{
-		longest = run - mark;
-		longest_at = at;
-	}
-	printf("%.3f %.4f %.4f %ld %.2f %.3f %.1f\n", (at - begin) / 1e9, (run - begin_run) / 1e9,
-		   (wait - begin_wait) / 1e9, bursts, longest / 1e6, (longest_at - begin) / 1e9,
-		   longest_gap / 1e6);
+	printf("%.3f %.4f %.4f %ld %.2f %.3f %.1f\n", (at - begin) / 1e9,
+		   (burst_run - begin_run) / 1e9, (wait - begin_wait) / 1e9, bursts, longest / 1e6,
+		   (longest_at - begin) / 1e9, longest_gap / 1e6);
 	return 0;
 }

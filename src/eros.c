@@ -197,7 +197,7 @@ define_settings(void)
 							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("eros.foreground_first",
 							 "Takes less than the phases' shares while the machine is contended.",
-							 "Judged by how long workers wait for a CPU, down to a twentieth.",
+							 "Judged by how long workers wait for a CPU, down to a fiftieth.",
 							 &eros_foreground_first, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.nice", "Niceness of workers, set when they start.",
 							"Of little effect where each session is scheduled as a group.",

@@ -57,7 +57,7 @@
 #define GRANT_CUT 0.75
 #define GRANT_GROWTH 1.1
 #define GRANT_FAST_GROWTH 1.5
-#define MIN_GRANT 0.05
+#define MIN_GRANT 0.02
 #define JUDGED_NS UINT64CONST(50000000)
 
 /* Up to where this process has been charged. */
