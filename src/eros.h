@@ -574,6 +574,8 @@ extern void eros_launcher_install_hooks(void);
 extern void eros_launcher_wake(void);
 extern void eros_process_init(Oid dboid, const char *name);
 extern bool eros_process_wait(long timeout_ms);
+extern void eros_process_begin(void);
+extern void eros_process_commit(void);
 extern void eros_process_reload(void);
 
 extern PGDLLEXPORT void eros_launcher_main(Datum arg);

@@ -36,6 +36,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "eros.h"
+#include "executor/spi.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -138,6 +139,25 @@ eros_process_wait(long timeout_ms)
 	CHECK_FOR_INTERRUPTS();
 	eros_process_reload();
 	return (events & WL_LATCH_SET) != 0;
+}
+
+/* Begins a transaction that is connected to SPI. */
+void
+eros_process_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+}
+
+/* Commits it. */
+void
+eros_process_commit(void)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
 /* Wakes the launcher, if it runs. */

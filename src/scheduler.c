@@ -194,24 +194,6 @@ provide_workers(void)
  * ------------------------------------------------------------------------
  */
 
-/* Begins a transaction that is connected to SPI. */
-static void
-begin(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-}
-
-static void
-commit(void)
-{
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
 /* Ends the process when the extension is gone. */
 static void
 exit_if_dropped(void)
@@ -258,14 +240,14 @@ static void
 initialize(void)
 {
 	release_stale_slots();
-	begin();
+	eros_process_begin();
 	eros_config_reload();
 	eros_queue_recount();
 	eros_sweep_recount();
 	pg_atomic_write_u64(&db->active_users, eros_tracker_count(db->dboid));
 	eros_cache_recount();
 	SPI_execute("SELECT eros.create_partitions()", false, 0);
-	commit();
+	eros_process_commit();
 	sweep = eros_sweep_create();
 }
 
@@ -273,9 +255,9 @@ initialize(void)
 static void
 maintain(const char *sql)
 {
-	begin();
+	eros_process_begin();
 	SPI_execute(sql, false, 0);
-	commit();
+	eros_process_commit();
 }
 
 /*
@@ -300,9 +282,9 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 	if (now - accounts_closed >= interval || now < accounts_closed)
 	{
 		accounts_closed = now;
-		begin();
+		eros_process_begin();
 		eros_cache_close_accounts();
-		commit();
+		eros_process_commit();
 	}
 	/* a call drops one partition at most: the lock for that is not kept for more */
 	for (int i = 0; i < EROS_MAX_PARTITIONS && eros_cache_limit_kb > 0 &&
@@ -311,13 +293,13 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 	{
 		bool isnull;
 
-		begin();
+		eros_process_begin();
 		SPI_execute("SELECT eros.evict()", false, 0);
 		if (SPI_processed == 1)
 			eros_count_on_commit(&db->evicted,
 								 DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 															 SPI_tuptable->tupdesc, 1, &isnull)));
-		commit();
+		eros_process_commit();
 	}
 	*next = Min(*next, due);
 }
@@ -333,13 +315,13 @@ sweep_all(TimestampTz now)
 		uint64 crossings = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		begin();
+		eros_process_begin();
 		more = eros_sweep_step(sweep, now, SWEEP_BATCH, &crossings);
-		commit();
+		eros_process_commit();
 	}
-	begin();
+	eros_process_begin();
 	eros_sweep_refresh(sweep, now);
-	commit();
+	eros_process_commit();
 }
 
 /* Tells whether there are more jobs than the workers hold at the moment. */
@@ -375,14 +357,14 @@ serve_queue(TimestampTz *next)
 	ErosConfig *config;
 	TimestampTz due = DT_NOEND;
 
-	begin();
+	eros_process_begin();
 	config = eros_config();
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		if (config->handlers[h].enabled)
 			due = Min(due, eros_queue_next_due(&config->handlers[h]));
 	}
-	commit();
+	eros_process_commit();
 	if (pg_atomic_read_u32(&db->paused) != 0)
 		return;
 	if (due <= eros_now())
@@ -403,11 +385,11 @@ tidy_up_config(void)
 	int32 *dropped = palloc(sizeof(int32) * eros_max_handlers);
 	int ndropped = eros_forget_dropped_handlers(eros_config(), dropped);
 
-	begin();
+	eros_process_begin();
 	for (int i = 0; i < ndropped; i++)
 		eros_queue_delete_handler(dropped[i]);
 	eros_sweep_rehome();
-	commit();
+	eros_process_commit();
 }
 
 /* One round; returns how long to sleep, in ms, and at least to. */
@@ -422,9 +404,9 @@ run_round(long *at_least_ms)
 	bool backfilling;
 
 	exit_if_dropped();
-	begin();
+	eros_process_begin();
 	eros_config_reload();
-	commit();
+	eros_process_commit();
 	if (pg_atomic_read_u64(&db->config_generation) != generation)
 	{
 		generation = pg_atomic_read_u64(&db->config_generation);
@@ -432,12 +414,12 @@ run_round(long *at_least_ms)
 		tidy_up_config();
 	}
 	sweep_all(now);
-	begin();
+	eros_process_begin();
 	backfilling = eros_sweep_backfill(sweep, now);
 	interval_us = eros_sweep_interval_us();
 	longest_us =
 		eros_config()->nphases > 0 ? eros_config()->phases[0].idle_after_us : USECS_PER_MINUTE;
-	commit();
+	eros_process_commit();
 	maintain_if_due(now, &next);
 	serve_queue(&next);
 

@@ -146,24 +146,6 @@ push_piece(const ErosHandler *handler, const ErosKey *keys, int nkeys)
 	MemoryContextSwitchTo(old);
 }
 
-/* Begins a transaction that is connected to SPI. */
-static void
-begin(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-}
-
-static void
-commit(void)
-{
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
 /* Runs something short of EROS's own in a transaction; an error is logged. */
 static void
 in_transaction(void (*action)(void *arg), void *arg)
@@ -172,9 +154,9 @@ in_transaction(void (*action)(void *arg), void *arg)
 
 	PG_TRY();
 	{
-		begin();
+		eros_process_begin();
 		action(arg);
-		commit();
+		eros_process_commit();
 	}
 	PG_CATCH();
 	{
@@ -354,12 +336,12 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	{
 		MemoryContext old;
 
-		begin();
+		eros_process_begin();
 		old = MemoryContextSwitchTo(batch_context);
 		claimed =
 			attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim, &stage);
 		MemoryContextSwitchTo(old);
-		commit();
+		eros_process_commit();
 		eros_halt_withdraw(worker);
 	}
 	PG_CATCH();
