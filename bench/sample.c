@@ -9,10 +9,9 @@
  * for a millisecond meanwhile.  A sleep that the sampling misses does not end a
  * burst, so it is not told too short.
  *
- * The time begins and ends at the start of a burst that follows a sleep (the
- * first one after SECONDS), so that pauses and what they pay for are counted
- * whole; a process that does not sleep is watched for at most three times as
- * long.
+ * The time begins and ends at the start of a burst of 2 ms or more that follows
+ * a sleep (the first one after SECONDS), so that pauses and what they pay for
+ * are counted whole; where none comes, it is at most three times as long.
  *
  * Prints: seconds, CPU seconds, seconds spent waiting for a CPU, number of
  * bursts, longest burst in ms, its start in seconds, longest gap between two
@@ -28,6 +27,7 @@
 
 #define PERIOD_NS 500000
 #define INTERRUPTION_NS 1000000
+#define START_NS 2000000
 
 static int stat_fd;
 static int schedstat_fd;
@@ -112,11 +112,11 @@ count_burst(long long length, long long at)
 int
 main(int argc, char **argv)
 {
-	long long length, started, at, last_at, run, wait;
+	long long length, started, at, run, wait;
 	long long begin = 0, begin_run = 0, begin_wait = 0;
-	long long burst_run = 0; /* run time at the burst's start */
-	long long last_wait = 0;
-	long long longest_gap = 0;
+	long long woke = 0, woke_run = 0, woke_wait = 0; /* when it woke up last; 0: no start */
+	long long burst_run = 0;						 /* run time at the burst's start */
+	long long last_at, last_wait = 0, longest_gap = 0;
 	int slept = 0;
 
 	if (argc != 3)
@@ -128,31 +128,45 @@ main(int argc, char **argv)
 	/* not to miss a sleep on a busy machine, where one is allowed to */
 	sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 2});
 
+	look(&run, &last_wait);
+	burst_run = run;
 	started = last_at = now();
 	for (;;)
 	{
 		struct timespec period = {0, PERIOD_NS};
 		int sleeps = look(&run, &wait);
+		int overdue;
 
 		at = now();
 		if (begin != 0 && at - last_at > longest_gap)
 			longest_gap = at - last_at;
 		last_at = at;
 
-		/* whether it has just woken up; then burst_run is what it had run before */
-		if ((slept && !sleeps) || (begin == 0 && at - started > 2 * length) ||
-			(begin != 0 && at - begin > 3 * length))
+		/* what it had run when it slept, it had run when it woke up */
+		if (slept && !sleeps)
 		{
-			if (!slept)
-				burst_run = run;
-			if (begin != 0 && at - begin >= length)
-				break;
+			woke = at;
+			woke_run = burst_run;
+			woke_wait = last_wait;
+		}
+		overdue = begin == 0 ? at - started > 2 * length : at - begin > 3 * length;
+		if (overdue)
+		{
+			woke = at;
+			woke_run = run;
+			woke_wait = wait;
+		}
+		if ((woke != 0 && run - woke_run >= START_NS) || overdue)
+		{
 			if (begin == 0)
 			{
-				begin = at;
-				begin_run = burst_run;
-				begin_wait = wait;
+				begin = woke;
+				begin_run = woke_run;
+				begin_wait = woke_wait;
 			}
+			else if (woke - begin >= length)
+				break;
+			woke = 0;
 		}
 
 		/* while it sleeps, and when it has just got a CPU, its run time is exact */
@@ -166,8 +180,8 @@ main(int argc, char **argv)
 		slept = sleeps;
 		nanosleep(&period, NULL);
 	}
-	printf("%.3f %.4f %.4f %ld %.2f %.3f %.1f\n", (at - begin) / 1e9,
-		   (burst_run - begin_run) / 1e9, (wait - begin_wait) / 1e9, bursts, longest / 1e6,
-		   (longest_at - begin) / 1e9, longest_gap / 1e6);
+	printf("%.3f %.4f %.4f %ld %.2f %.3f %.1f\n", (woke - begin) / 1e9, (woke_run - begin_run) / 1e9,
+		   (woke_wait - begin_wait) / 1e9, bursts, longest / 1e6, (longest_at - begin) / 1e9,
+		   longest_gap / 1e6);
 	return 0;
 }
