@@ -1,13 +1,17 @@
 /*
  * Watches one process from outside, by the kernel's figures alone: its state in
- * /proc/PID/stat, its run time and its waiting time in /proc/PID/schedstat.
+ * /proc/PID/stat, its run time and its waiting time in /proc/PID/schedstat, and
+ * how often it went to sleep in /proc/PID/status.
  *
- *		sample PID SECONDS
+ *		sample PID SECONDS [PERIOD]
+ *
+ * It looks every PERIOD us, by default every 500; looking costs CPU time itself.
  *
  * A burst is the CPU time between two interruptions: samples in which the
- * process was asleep, or in which it turns out that others have had the CPU
- * for a millisecond meanwhile.  A sleep that the sampling misses does not end a
- * burst, so it is not told too short.
+ * process was asleep, or in which it turns out that it has slept, or that others
+ * have had the CPU for a millisecond meanwhile.  Where the sampling misses a
+ * sleep, the bursts before and after it are both told longer by the time between
+ * two samples, never shorter than they were.
  *
  * The time begins and ends at the start of a burst of 2 ms or more that follows
  * a sleep (the first one after SECONDS), so that pauses and what they pay for
@@ -25,12 +29,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PERIOD_NS 500000
 #define INTERRUPTION_NS 1000000
 #define START_NS 2000000
 
 static int stat_fd;
 static int schedstat_fd;
+static int status_fd;
 
 /* The time in ns. */
 static long long
@@ -73,12 +77,14 @@ read_file(int fd, char *buffer, size_t size)
 	buffer[length] = '\0';
 }
 
-/* Tells whether the process sleeps, and its run and waiting time in ns. */
+/* Tells whether the process sleeps, its run and waiting time in ns, and how often it has slept. */
 static int
-look(long long *run, long long *wait)
+look(long long *run, long long *wait, long *sleeps_so_far)
 {
-	char buffer[1024];
+	static const char switches[] = "\nvoluntary_ctxt_switches:";
+	char buffer[4096];
 	char *name_end;
+	char *found;
 	int sleeps;
 
 	read_file(stat_fd, buffer, sizeof(buffer));
@@ -87,6 +93,9 @@ look(long long *run, long long *wait)
 	read_file(schedstat_fd, buffer, sizeof(buffer));
 	if (sscanf(buffer, "%lld %lld", run, wait) != 2)
 		exit(1);
+	read_file(status_fd, buffer, sizeof(buffer));
+	found = strstr(buffer, switches);
+	*sleeps_so_far = found != NULL ? atol(found + sizeof(switches) - 1) : 0;
 	return sleeps;
 }
 
@@ -116,25 +125,28 @@ main(int argc, char **argv)
 	long long begin = 0, begin_run = 0, begin_wait = 0;
 	long long woke = 0, woke_run = 0, woke_wait = 0; /* when it woke up last; 0: no start */
 	long long burst_run = 0;						 /* run time at the burst's start */
-	long long last_at, last_wait = 0, longest_gap = 0;
+	long long last_at, last_run, last_wait = 0, longest_gap = 0;
+	long count, last_count;
 	int slept = 0;
 
-	if (argc != 3)
+	if (argc != 3 && argc != 4)
 		return 2;
 	stat_fd = open_file(argv[1], "stat");
 	schedstat_fd = open_file(argv[1], "schedstat");
+	status_fd = open_file(argv[1], "status");
 	length = (long long) (atof(argv[2]) * 1e9);
 
 	/* not to miss a sleep on a busy machine, where one is allowed to */
 	sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 2});
 
-	look(&run, &last_wait);
-	burst_run = run;
+	look(&run, &last_wait, &last_count);
+	burst_run = last_run = run;
 	started = last_at = now();
 	for (;;)
 	{
-		struct timespec period = {0, PERIOD_NS};
-		int sleeps = look(&run, &wait);
+		struct timespec period = {0, argc == 4 ? atol(argv[3]) * 1000 : 500000};
+		int sleeps = look(&run, &wait, &count);
+		int missed = !sleeps && !slept && count != last_count;
 		int overdue;
 
 		at = now();
@@ -176,7 +188,15 @@ main(int argc, char **argv)
 				count_burst(run - burst_run, at);
 			burst_run = run;
 		}
+		else if (missed)
+		{
+			if (begin != 0)
+				count_burst(run - burst_run, at);
+			burst_run = last_run;
+		}
+		last_run = run;
 		last_wait = wait;
+		last_count = count;
 		slept = sleeps;
 		nanosleep(&period, NULL);
 	}

@@ -607,7 +607,8 @@ COMMENT ON FUNCTION eros.database_info() IS 'internal: what shared memory knows 
 
 CREATE FUNCTION eros.phase_info(
 	OUT phase smallint, OUT users bigint, OUT transitions bigint, OUT batches bigint, OUT users_done bigint,
-	OUT cpu_granted_ms double precision, OUT cpu_used_ms double precision, OUT throttled_ms double precision)
+	OUT cpu_granted_ms double precision, OUT cpu_used_ms double precision, OUT cpu_yielded_ms double precision,
+	OUT throttled_ms double precision)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'eros_phase_info' LANGUAGE C VOLATILE ROWS 3;
 COMMENT ON FUNCTION eros.phase_info() IS 'internal: the counters of the phases; see eros.status_phase';
@@ -632,6 +633,10 @@ CREATE FUNCTION eros.halt_info(
 	OUT halts bigint, OUT p50_ms double precision, OUT p99_ms double precision, OUT max_ms double precision,
 	OUT forced bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_halt_info' LANGUAGE C VOLATILE;
+CREATE FUNCTION eros.cpu_cores() RETURNS double precision
+	AS 'MODULE_PATHNAME', 'eros_cpu_cores_counted' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.cpu_cores() IS
+	'the cores of which eros.cpu_cap is a percentage: the setting eros.cpu_cores or, when that is 0, all that are online, or the CPU quota of the server''s control group where that is less';
 COMMENT ON FUNCTION eros.halt_info() IS 'internal: the latencies of halts; see eros.status_halt';
 
 CREATE VIEW eros.status_phase AS
@@ -643,7 +648,9 @@ CREATE VIEW eros.status_phase AS
 		   coalesce(i.users_done, 0) AS users_done,
 		   coalesce(i.cpu_granted_ms, 0) AS cpu_granted_ms,
 		   coalesce(i.cpu_used_ms, 0) AS cpu_used_ms,
-		   coalesce(i.throttled_ms, 0) AS throttled_ms
+		   coalesce(i.cpu_yielded_ms, 0) AS cpu_yielded_ms,
+		   coalesce(i.throttled_ms, 0) AS throttled_ms,
+		   (SELECT round(avg(w.waited_percent)::numeric, 1)::double precision FROM eros.worker_info() w) AS contention_percent
 	FROM eros.phase p
 	LEFT JOIN eros.phase_info() i USING (phase)
 	LEFT JOIN (SELECT h.phase, sum(hi.pending)::bigint AS pending
@@ -659,9 +666,11 @@ COMMENT ON COLUMN eros.status_phase.transitions IS 'crossings into this phase';
 COMMENT ON COLUMN eros.status_phase.jobs_pending IS 'pending jobs of the phase''s handlers';
 COMMENT ON COLUMN eros.status_phase.batches IS 'calls of handlers';
 COMMENT ON COLUMN eros.status_phase.users_done IS 'users whose job was finished';
-COMMENT ON COLUMN eros.status_phase.cpu_granted_ms IS 'CPU time granted while there was work, in ms';
+COMMENT ON COLUMN eros.status_phase.cpu_granted_ms IS 'CPU time granted while there was work, in ms: cpu_percent of that time, less what was yielded';
 COMMENT ON COLUMN eros.status_phase.cpu_used_ms IS 'CPU time used by batches, in ms';
+COMMENT ON COLUMN eros.status_phase.cpu_yielded_ms IS 'CPU time of the share that was left to others because the machine was contended, in ms';
 COMMENT ON COLUMN eros.status_phase.throttled_ms IS 'time that workers waited although jobs were due, in ms';
+COMMENT ON COLUMN eros.status_phase.contention_percent IS 'part of their running time for which the workers last had to wait for a CPU, in percent, on average, by the kernel''s schedstat; NULL: no worker runs';
 
 CREATE VIEW eros.status_handler AS
 	SELECT h.name AS handler, h.function, h.phase, h.enabled, h.owner, h.ttl,
@@ -717,7 +726,7 @@ CREATE VIEW eros.status_worker AS
 COMMENT ON VIEW eros.status_worker IS 'what each worker of this database does now';
 COMMENT ON COLUMN eros.status_worker.worker IS 'its number, from 1';
 COMMENT ON COLUMN eros.status_worker.pid IS 'its process, as in pg_stat_activity';
-COMMENT ON COLUMN eros.status_worker.activity IS 'starting, idle, claiming, computing, storing or pausing';
+COMMENT ON COLUMN eros.status_worker.activity IS 'starting, idle, claiming, computing, storing, pausing (until the share allows the next batch) or pausing in call (until it allows more of this one)';
 COMMENT ON COLUMN eros.status_worker.handler IS 'the handler that it calls now';
 COMMENT ON COLUMN eros.status_worker.phase IS 'the phase that pays for it';
 COMMENT ON COLUMN eros.status_worker.batch_users IS 'users in the batch';
@@ -900,7 +909,7 @@ GRANT USAGE ON SCHEMA eros TO pg_monitor;
 GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,
 	eros.status_queue, eros.status_cache, eros.status_halt, eros.phase, eros.handler TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
-	eros.worker_info(), eros.halt_info(), eros.cache_partitions() TO pg_monitor;
+	eros.worker_info(), eros.halt_info(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
 
 SELECT pg_catalog.pg_extension_config_dump('eros.phase', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');

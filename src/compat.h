@@ -121,6 +121,17 @@ eros_init_materialized_srf(FunctionCallInfo fcinfo)
 #define EROS_WAIT_EVENT(name) PG_WAIT_EXTENSION
 #endif
 
+/* Since 17, a process is known by its number, and may ask for a stronger lock than named. */
+#if PG_VERSION_NUM >= 170000
+#define EROS_MY_PROC_NUMBER MyProcNumber
+#define EROS_MY_LXID (MyProc->vxid.lxid)
+#define eros_lock_held_by_me(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define EROS_MY_PROC_NUMBER MyBackendId
+#define EROS_MY_LXID (MyProc->lxid)
+#define eros_lock_held_by_me(tag, mode) LockHeldByMe((tag), (mode))
+#endif
+
 /* Since 16, one function checks the privileges on any object. */
 #if PG_VERSION_NUM < 160000
 #define eros_function_aclcheck(fn, role) pg_proc_aclcheck((fn), (role), ACL_EXECUTE)

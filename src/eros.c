@@ -156,7 +156,8 @@ define_settings(void)
 							 "Hard cap on the CPU of all workers, in percent of eros.cpu_cores.",
 							 NULL, &eros_cpu_cap, 95, 1, 95, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.cpu_cores",
-							"Cores that EROS may count on; 0: all that are online.", NULL,
+							"Cores that EROS may count on; 0: all that are online.",
+							"Or the CPU quota of the server's control group, where that is less.",
 							&eros_cpu_cores, 0, 0, 4096, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"eros.sweep_interval", "Time between two looks for idle users, at most.",
@@ -197,7 +198,7 @@ define_settings(void)
 							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("eros.foreground_first",
 							 "Takes less than the phases' shares while the machine is contended.",
-							 "Judged by how long workers wait for a CPU, down to a fiftieth.",
+							 "Judged by how long workers wait for a CPU, down to a hundredth.",
 							 &eros_foreground_first, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.nice", "Niceness of workers, set when they start.",
 							"Of little effect where each session is scheduled as a group.",

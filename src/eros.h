@@ -136,6 +136,7 @@ typedef struct ErosPhaseCounters
 	pg_atomic_uint64 users_done;
 	pg_atomic_uint64 cpu_granted_ns; /* the share of the time with work to do */
 	pg_atomic_uint64 cpu_used_ns;	 /* by batches of this phase */
+	pg_atomic_uint64 cpu_yielded_ns; /* the part of the share that contention took */
 	pg_atomic_uint64 throttled_ns;	 /* pauses that paid for it */
 } ErosPhaseCounters;
 
@@ -204,7 +205,8 @@ typedef enum ErosWorkerActivity
 	EROS_WORKER_CLAIMING,
 	EROS_WORKER_COMPUTING,
 	EROS_WORKER_STORING,
-	EROS_WORKER_PAUSING
+	EROS_WORKER_PAUSING,
+	EROS_WORKER_PAUSING_IN_CALL
 } ErosWorkerActivity;
 
 /*
@@ -548,7 +550,10 @@ extern uint64 eros_governor_charge_upkeep(void);
 extern void eros_governor_count_throttled(const ErosPhase *phase, uint64 ns);
 extern int eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler);
 extern void eros_governor_learn(const ErosHandler *handler, int nusers, uint64 cpu_ns);
-extern int eros_governor_cores(void);
+extern void eros_governor_charge_cap(uint64 now);
+extern void eros_governor_feel_contention(ErosWorker *worker);
+extern uint64 eros_governor_quantum_ns(void);
+extern double eros_governor_cores(void);
 
 extern void eros_pace_install(ErosWorker *worker);
 extern void eros_pace_begin(const ErosPhase *phase);
@@ -573,7 +578,19 @@ extern void eros_launcher_register(void);
 extern void eros_launcher_install_hooks(void);
 extern void eros_launcher_wake(void);
 extern void eros_process_init(Oid dboid, const char *name);
-extern bool eros_process_wait(long timeout_ms);
+
+/* What EROS's processes wait for, by name in pg_stat_activity since 17. */
+typedef enum ErosWait
+{
+	EROS_WAIT_MAIN = 0,		 /* the launcher, a scheduler: until something is due */
+	EROS_WAIT_JOBS,			 /* a worker: for jobs */
+	EROS_WAIT_PAUSE,		 /* ... until the share allows the next batch */
+	EROS_WAIT_PAUSE_IN_CALL, /* ... or more of this one */
+	EROS_WAIT_COUNT
+} ErosWait;
+
+extern uint32 eros_wait_events[EROS_WAIT_COUNT];
+extern bool eros_process_wait(ErosWait wait, long timeout_ms);
 extern void eros_process_begin(void);
 extern void eros_process_commit(void);
 extern void eros_process_reload(void);

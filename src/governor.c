@@ -26,8 +26,10 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <unistd.h>
 
+#include "common/string.h"
 #include "eros.h"
 #include "miscadmin.h"
 
@@ -35,48 +37,154 @@
 #define MAX_DEBT_NS UINT64CONST(600000000000)
 
 /*
- * The credit for coming late: what a timer may oversleep, but no more than pays
- * for a few milliseconds of CPU, which at a large share is a short time.
+ * The credit for coming late: what timers may oversleep and what short waits
+ * for a CPU may last.  It shortens pauses to a half at most, so that it never
+ * buys a long burst.
  */
 #define CREDIT_NS UINT64CONST(10000000)
-#define CREDIT_CPU_NS UINT64CONST(5000000)
+#define LEAST_PAUSE 0.5
 
 /* The weight of the newest batch in the moving average of the cost. */
 #define COST_WEIGHT 0.3
 
 /*
  * The grant, by the part of its time that a worker waited for a CPU: above the
- * upper bound it is cut, below the lower one it grows again, and fast where
- * there is next to no wait.  The time judged is the worker's own, running and
- * waiting, so that a worker with a small share is not judged by one unlucky
- * wake-up.
+ * upper bound it is cut, the more the longer it waited, below the lower one it
+ * grows again, and fast where there is next to no wait.  The time judged is the
+ * worker's own, running and waiting, so that a worker with a small share is not
+ * judged by one unlucky wake-up.
  */
-#define CONTENDED 0.15
-#define UNCONTENDED 0.08
-#define IDLE 0.03
-#define GRANT_CUT 0.75
+#define CONTENDED 0.30
+#define UNCONTENDED 0.20
+#define IDLE 0.08
+#define GRANT_CUT(waited) Max(0.25, 1.0 - 1.75 * (waited))
 #define GRANT_GROWTH 1.1
 #define GRANT_FAST_GROWTH 1.5
-#define MIN_GRANT 0.02
-#define JUDGED_NS UINT64CONST(50000000)
+#define MIN_GRANT 0.01
+#define JUDGED_NS UINT64CONST(40000000)
 
-/* Up to where this process has been charged. */
+/* What a batch uses at least, however contended the machine is. */
+#define MIN_QUANTUM_NS UINT64CONST(5000000)
+
+/* How long the cores that EROS may count on are taken for what they were. */
+#define CORES_KNOWN_NS UINT64CONST(60000000000)
+
+/* Up to where this process has been charged: to a phase, and to the hard cap. */
 static uint64 charged_cpu_ns = 0;
 static uint64 charged_at_ns = 0;
+static volatile uint64 cap_charged_cpu_ns = 0;
+
+/* Until when this worker pauses at least, by phase. */
+static uint64 least_pause_until_ns[EROS_MAX_PHASES + 1];
+
+/* The cores that EROS may count on, as this process last found them. */
+static volatile double cores = 1;
 
 /* This process's part of the shares, and what it was judged by. */
 static double grant = 1.0;
 
+/* Reads the first two numbers of a file; returns how many there were. */
+static int
+read_numbers(const char *path, long long *first, long long *second)
+{
+	FILE *file = fopen(path, "re"); /* AllocateFile() may throw */
+	int n;
+
+	if (file == NULL)
+		return 0;
+	n = fscanf(file, "%lld %lld", first, second);
+	fclose(file);
+	return Max(n, 0);
+}
+
+/* The cores that a control group allows, of either version; none: HUGE_VAL. */
+static double
+cgroup_quota(const char *mount, const char *group, bool unified)
+{
+	char path[MAXPGPATH];
+	long long quota = 0;
+	long long period = 0;
+
+	if (unified)
+	{
+		snprintf(path, sizeof(path), "%s%s/cpu.max", mount, group);
+		if (read_numbers(path, &quota, &period) < 2) /* "max 100000" is no number */
+			return HUGE_VAL;
+	}
+	else
+	{
+		snprintf(path, sizeof(path), "%s%s/cpu.cfs_quota_us", mount, group);
+		if (read_numbers(path, &quota, &period) < 1)
+			return HUGE_VAL;
+		snprintf(path, sizeof(path), "%s%s/cpu.cfs_period_us", mount, group);
+		if (read_numbers(path, &period, &period) < 1)
+			return HUGE_VAL;
+	}
+	return quota > 0 && period > 0 ? (double) quota / period : HUGE_VAL;
+}
+
+/*
+ * The cores that this process's control groups allow: the least of its group
+ * and those above it.  In a container the group may look like another one from
+ * inside, so that only the mount itself is there to be read.
+ */
+static double
+cgroup_cores(void)
+{
+	FILE *file = fopen("/proc/self/cgroup", "re");
+	char line[MAXPGPATH];
+	double cores = HUGE_VAL;
+
+	if (file == NULL)
+		return cores;
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		/* hierarchy:controllers:group */
+		char *controllers = strchr(line, ':');
+		char *group = controllers ? strchr(++controllers, ':') : NULL;
+		bool unified;
+
+		if (group == NULL)
+			continue;
+		*group++ = '\0';
+		group[strcspn(group, "\n")] = '\0';
+		unified = *controllers == '\0';
+		if (!unified && strcmp(controllers, "cpu") != 0 && strncmp(controllers, "cpu,", 4) != 0 &&
+			strstr(controllers, ",cpu,") == NULL && !pg_str_endswith(controllers, ",cpu"))
+			continue;
+		for (;;)
+		{
+			char *slash = strrchr(group, '/');
+
+			cores = Min(cores, cgroup_quota(unified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu",
+											group, unified));
+			if (slash == NULL)
+				break;
+			*slash = '\0';
+		}
+	}
+	fclose(file);
+	return cores;
+}
+
 /* The cores that EROS may count on. */
-int
+double
 eros_governor_cores(void)
 {
-	long online;
+	static double known = 0;
+	static uint64 known_at_ns = 0;
+	uint64 now = eros_monotonic_ns();
 
 	if (eros_cpu_cores > 0)
 		return eros_cpu_cores;
-	online = sysconf(_SC_NPROCESSORS_ONLN);
-	return online > 0 ? (int) online : 1;
+	if (known == 0 || now - known_at_ns > CORES_KNOWN_NS)
+	{
+		long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+		known = Min((double) Max(online, 1), cgroup_cores());
+		known_at_ns = now;
+	}
+	return known;
 }
 
 /*
@@ -89,6 +197,13 @@ bucket_of(ErosDatabase *db, ErosWorker *worker, int phase)
 	return &db->allowed_at_ns[worker->number - 1][phase];
 }
 
+/* A phase's share of a core for this worker, as the hard cap and contention leave it. */
+static double
+granted_share(const ErosPhase *phase)
+{
+	return Min(phase->cpu_percent, eros_cpu_cap) / 100.0 * grant;
+}
+
 /* Tells how long the worker has to wait before it may use CPU for the phase. */
 uint64
 eros_governor_wait_ns(ErosWorker *worker, int phase)
@@ -99,6 +214,7 @@ eros_governor_wait_ns(ErosWorker *worker, int phase)
 
 	if (db != NULL)
 		allowed = Max(allowed, pg_atomic_read_u64(bucket_of(db, worker, phase)));
+	allowed = Max(allowed, least_pause_until_ns[phase]);
 
 	return allowed > now ? allowed - now : 0;
 }
@@ -118,23 +234,29 @@ static void
 charge_bucket(pg_atomic_uint64 *bucket, uint64 now, uint64 since, uint64 cpu_ns, double share)
 {
 	uint64 cost = (uint64) Min((double) cpu_ns / share, (double) MAX_DEBT_NS);
-	uint64 start = Min(since, now - Min(cpu_ns, now));
+	uint64 start = Min(since, now - Min(cpu_ns, now)) - CREDIT_NS;
 	uint64 old = pg_atomic_read_u64(bucket);
 	uint64 new;
 
-	start -= (uint64) Min((double) CREDIT_NS, CREDIT_CPU_NS * Max(1.0 / share - 1.0, 0.0));
 	do
 	{
 		new = Min(Max(old, start) + cost, now + MAX_DEBT_NS);
 	} while (!pg_atomic_compare_exchange_u64(bucket, &old, new));
 }
 
-/* Charges the hard cap. */
-static void
-charge_cap(uint64 now, uint64 cpu_ns)
+/*
+ * Charges what this process has used since the last time to the hard cap.
+ * Workers do so every few ms during a call: many processes share this bucket,
+ * and what one of them has used long ago would be asked of all of them now.
+ * In a call it runs in a signal handler.
+ */
+void
+eros_governor_charge_cap(uint64 now)
 {
-	charge_bucket(&eros_shared->cap_allowed_at_ns, now, now, cpu_ns,
-				  eros_cpu_cap / 100.0 * eros_governor_cores());
+	uint64 cpu_ns = eros_process_cpu_ns() - cap_charged_cpu_ns;
+
+	cap_charged_cpu_ns += cpu_ns;
+	charge_bucket(&eros_shared->cap_allowed_at_ns, now, now, cpu_ns, eros_cpu_cap / 100.0 * cores);
 }
 
 /*
@@ -162,9 +284,12 @@ read_schedstat(uint64 *run_ns, uint64 *wait_ns)
 	return sscanf(line, UINT64_FORMAT " " UINT64_FORMAT, run_ns, wait_ns) == 2;
 }
 
-/* Judges how contended the machine is, and adapts the grant. */
-static void
-feel_contention(ErosWorker *worker)
+/*
+ * Judges how contended the machine is, and adapts the grant, when there is
+ * enough to judge by.
+ */
+void
+eros_governor_feel_contention(ErosWorker *worker)
 {
 	static uint64 last_run = 0;
 	static uint64 last_wait = 0;
@@ -178,7 +303,7 @@ feel_contention(ErosWorker *worker)
 	{
 		waited = (double) (wait - last_wait) / ((run - last_run) + (wait - last_wait));
 		if (waited > CONTENDED)
-			grant = Max(grant * GRANT_CUT, MIN_GRANT);
+			grant = Max(grant * GRANT_CUT(waited), MIN_GRANT);
 		else if (waited < UNCONTENDED)
 			grant = Min(grant * (waited < IDLE ? GRANT_FAST_GROWTH : GRANT_GROWTH), 1.0);
 		last_run = run;
@@ -189,20 +314,33 @@ feel_contention(ErosWorker *worker)
 }
 
 /*
- * Counts what a phase was granted: its share of the time since it was charged
- * last; of this work alone, if it had nothing to do in between.
+ * The time that pays for a piece of work: what it took, and the pause before
+ * it.  Time without work does not count: a batch that begins later than it
+ * might have, by more than a pause oversleeps, has been waited for.
  */
 static uint64
-granted_ns(const ErosPhase *phase, uint64 now, uint64 cpu_ns, uint64 allowed, double share)
+paying_ns(const ErosPhase *phase, uint64 now, uint64 allowed)
 {
 	static uint64 last_charge[EROS_MAX_PHASES + 1];
 	uint64 last = last_charge[phase->phase];
-	uint64 elapsed = now - last;
+	uint64 ready = Max(last, Min(allowed, charged_at_ns));
 
 	last_charge[phase->phase] = now;
-	if (last == 0 || now > allowed + cpu_ns + UINT64CONST(100000000))
-		elapsed = (uint64) (cpu_ns / share);
-	return (uint64) (elapsed * share);
+	if (last == 0 || charged_at_ns < last)
+		return now - charged_at_ns;
+	if (charged_at_ns - ready > CREDIT_NS)
+		return (ready - last) + (now - charged_at_ns);
+	return now - last;
+}
+
+/* Counts what a phase was granted for a piece of work, and what contention took from it. */
+static void
+count_granted(ErosPhaseCounters *counters, const ErosPhase *phase, uint64 ns)
+{
+	double share = granted_share(phase);
+
+	pg_atomic_fetch_add_u64(&counters->cpu_granted_ns, (int64) (ns * share));
+	pg_atomic_fetch_add_u64(&counters->cpu_yielded_ns, (int64) (ns * (share / grant - share)));
 }
 
 /* Scales what a worker owes, or has credit for, when the share of a phase has changed. */
@@ -237,23 +375,24 @@ eros_governor_charge(ErosWorker *worker, const ErosPhase *phase)
 	ErosDatabase *db = eros_my_database();
 	uint64 now = eros_monotonic_ns();
 	uint64 cpu_ns = eros_governor_uncharged_ns();
-	double share = Min(phase->cpu_percent, eros_cpu_cap) / 100.0 * grant;
-	uint64 allowed = 0;
+	double share = granted_share(phase);
 
 	if (db != NULL)
 	{
 		pg_atomic_uint64 *bucket = bucket_of(db, worker, phase->phase);
+		ErosPhaseCounters *counters = &db->phases[phase->phase];
 
-		allowed = pg_atomic_read_u64(bucket);
+		pg_atomic_fetch_add_u64(&counters->cpu_used_ns, cpu_ns);
+		count_granted(counters, phase, paying_ns(phase, now, pg_atomic_read_u64(bucket)));
 		charge_bucket(bucket, now, charged_at_ns, cpu_ns, share);
-		pg_atomic_fetch_add_u64(&db->phases[phase->phase].cpu_used_ns, cpu_ns);
-		pg_atomic_fetch_add_u64(&db->phases[phase->phase].cpu_granted_ns,
-								granted_ns(phase, now, cpu_ns, allowed, share));
 	}
-	charge_cap(now, cpu_ns);
+	least_pause_until_ns[phase->phase] =
+		now + (uint64) (LEAST_PAUSE * cpu_ns * (1.0 / share - 1.0));
 	charged_cpu_ns += cpu_ns;
 	charged_at_ns = now;
-	feel_contention(worker);
+	eros_governor_charge_cap(now);
+	cores = eros_governor_cores();
+	eros_governor_feel_contention(worker);
 	pg_atomic_fetch_add_u64(&worker->cpu_used_ns, cpu_ns);
 }
 
@@ -263,9 +402,22 @@ eros_governor_charge_upkeep(void)
 {
 	uint64 cpu_ns = eros_governor_uncharged_ns();
 
-	charge_cap(eros_monotonic_ns(), cpu_ns);
 	charged_cpu_ns += cpu_ns;
+	cores = eros_governor_cores();
+	eros_governor_charge_cap(eros_monotonic_ns());
 	return cpu_ns;
+}
+
+/*
+ * What a batch may use: eros.quantum, and less where the machine is contended,
+ * so that others wait less for a CPU and the batch is no longer open than ever.
+ */
+uint64
+eros_governor_quantum_ns(void)
+{
+	uint64 quantum_ns = (uint64) eros_quantum_ms * 1000000;
+
+	return Max((uint64) (quantum_ns * grant), Min(quantum_ns, MIN_QUANTUM_NS));
 }
 
 /* The users of the next batch: about one quantum's worth. */
@@ -273,7 +425,7 @@ int
 eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler)
 {
 	uint64 cost_ns = pg_atomic_read_u64(&handler->stats->cost_ns);
-	uint64 quantum_ns = (uint64) eros_quantum_ms * 1000000;
+	uint64 quantum_ns = eros_governor_quantum_ns();
 
 	/* nothing is known: feel one's way */
 	if (cost_ns == 0)

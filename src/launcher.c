@@ -75,6 +75,8 @@ typedef struct KnownDatabase
 } KnownDatabase;
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
+
+uint32 eros_wait_events[EROS_WAIT_COUNT];
 static bool holding = false;
 
 static KnownDatabase *known = NULL;
@@ -98,6 +100,10 @@ eros_process_init(Oid dboid, const char *name)
 	else
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname(name);
+	eros_wait_events[EROS_WAIT_MAIN] = EROS_WAIT_EVENT("ErosMain");
+	eros_wait_events[EROS_WAIT_JOBS] = EROS_WAIT_EVENT("ErosWaitForJobs");
+	eros_wait_events[EROS_WAIT_PAUSE] = EROS_WAIT_EVENT("ErosPause");
+	eros_wait_events[EROS_WAIT_PAUSE_IN_CALL] = EROS_WAIT_EVENT("ErosPauseInCall");
 
 	/*
 	 * Whatever the database's settings are: names are looked up in no schema
@@ -108,6 +114,9 @@ eros_process_init(Oid dboid, const char *name)
 	SetConfigOption("application_name", name, PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("max_parallel_workers_per_gather", "0", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("max_parallel_maintenance_workers", "0", PGC_USERSET, PGC_S_OVERRIDE);
+
+	/* compiling takes longer than most calls, and cannot be interrupted */
+	SetConfigOption("jit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
@@ -130,10 +139,10 @@ eros_process_reload(void)
 
 /* Waits on the latch; serves interrupts and SIGHUP.  Returns whether the latch was set. */
 bool
-eros_process_wait(long timeout_ms)
+eros_process_wait(ErosWait wait, long timeout_ms)
 {
 	int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						   Max(timeout_ms, 1), PG_WAIT_EXTENSION);
+						   Max(timeout_ms, 1), eros_wait_events[wait]);
 
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
@@ -481,7 +490,7 @@ eros_launcher_main(Datum arg)
 		eros_governor_charge_upkeep();
 		if (looking)
 			next_ms = Min(next_ms, now_ms + 100);
-		eros_process_wait((long) (next_ms - now_ms));
+		eros_process_wait(EROS_WAIT_MAIN, (long) (next_ms - now_ms));
 	}
 }
 

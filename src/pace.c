@@ -39,7 +39,9 @@
 #include "eros.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "optimizer/planner.h"
 #include "pgstat.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -52,17 +54,19 @@
 /* The timer's period. */
 #define TICK_MS 5
 
-/* A call beyond its quantum pauses whenever it has used so much. */
-#define SLICE_NS UINT64CONST(5000000)
+/* A call beyond its quantum pauses whenever it has used so much; a tick's worth, but for a little. */
+#define SLICE_NS UINT64CONST(4000000)
 
 /* Shorter pauses are put off. */
-#define MIN_PAUSE_NS UINT64CONST(200000)
+#define MIN_PAUSE_NS UINT64CONST(50000)
 
-/* How often the worker looks whether somebody waits for its locks. */
+/* How often the worker looks whether somebody waits for its locks, and for a CPU. */
 #define LOOK_FOR_WAITERS_NS UINT64CONST(100000000)
+#define FEEL_CONTENTION_NS UINT64CONST(25000000)
 
 static TimeoutId tick_timeout = MAX_TIMEOUTS;
 static emit_log_hook_type prev_emit_log_hook = NULL;
+static planner_hook_type prev_planner_hook = NULL;
 static MemoryContext waiters_context = NULL;
 
 static ErosWorker *worker = NULL;
@@ -73,6 +77,7 @@ static volatile bool point_wanted = false; /* the next safe point is ours */
 static bool dropping = false;			   /* the report under way is ours */
 static volatile bool quantum_used = false;
 static volatile uint64 looked_at_ns = 0;
+static volatile uint64 felt_at_ns = 0;
 static volatile bool genuine = false; /* somebody has really asked for a report */
 static volatile int save_log_min_messages = -1;
 
@@ -84,7 +89,7 @@ static volatile int save_log_min_messages = -1;
 static uint64
 allowance_ns(void)
 {
-	return quantum_used ? SLICE_NS : 2 * eros_quantum_ms * UINT64CONST(1000000);
+	return quantum_used ? SLICE_NS : 2 * eros_governor_quantum_ns();
 }
 
 /* Lets messages through again after a safe point. */
@@ -120,13 +125,15 @@ tick(void)
 	if (!pacing)
 		return;
 	now = eros_monotonic_ns();
+	eros_governor_charge_cap(now);
 	if (eros_halt_is_overdue(worker, now) || eros_handler_is_overdue(now))
 	{
 		InterruptPending = true;
 		ProcDiePending = true;
 		return;
 	}
-	if (eros_governor_uncharged_ns() < allowance_ns() && now - looked_at_ns < LOOK_FOR_WAITERS_NS)
+	if (eros_governor_uncharged_ns() < allowance_ns() && now - looked_at_ns < LOOK_FOR_WAITERS_NS &&
+		now - felt_at_ns < FEEL_CONTENTION_NS)
 		return;
 
 	/* also when the last request was served without our seeing it */
@@ -151,6 +158,25 @@ blocks(int pid)
 	return false;
 }
 
+/*
+ * Tells whether this process has a lock of this name, as it knows itself.  Of
+ * its virtual transaction, which others wait for until snapshots are gone, the
+ * lock manager keeps no local record.
+ */
+static bool
+holds(const LOCKTAG *tag)
+{
+	if (tag->locktag_type == LOCKTAG_VIRTUALTRANSACTION)
+		return tag->locktag_field1 == (uint32) EROS_MY_PROC_NUMBER &&
+			   tag->locktag_field2 == EROS_MY_LXID;
+	for (LOCKMODE mode = AccessShareLock; mode <= AccessExclusiveLock; mode++)
+	{
+		if (eros_lock_held_by_me(tag, mode))
+			return true;
+	}
+	return false;
+}
+
 /* Tells whether anybody waits for a lock that this process holds. */
 static bool
 is_waited_for(void)
@@ -161,10 +187,14 @@ is_waited_for(void)
 	for (uint32 i = 0; i < ProcGlobal->allProcCount && !found; i++)
 	{
 		PGPROC *proc = &ProcGlobal->allProcs[i];
+		const LOCK *lock = *(LOCK *volatile *) &proc->waitLock;
+		LOCKTAG tag;
 
-		/* a look without a lock, to leave the common case cheap */
-		if (proc->pid != 0 && proc != MyProc && proc->waitLock != NULL)
-			found = blocks(proc->pid);
+		/* a look without a lock, to trouble the lock manager only where it may be us */
+		if (lock == NULL || proc == MyProc)
+			continue;
+		tag = lock->tag;
+		found = holds(&tag) && blocks(proc->pid);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(waiters_context);
@@ -192,19 +222,17 @@ pause_call(void)
 	bool woken = false;
 	uint64 wait_ns;
 
-	/* the timer would wake us, and cost more than a small share is worth */
-	disable_timeout(tick_timeout, false);
 	for (;;)
 	{
 		wait_ns = eros_governor_wait_ns(worker, phase->phase);
 		if (wait_ns < MIN_PAUSE_NS || QueryCancelPending || ProcDiePending)
 			break;
-		pg_atomic_write_u32(&worker->activity, EROS_WORKER_PAUSING);
+		pg_atomic_write_u32(&worker->activity, EROS_WORKER_PAUSING_IN_CALL);
 		if (wait_ns < UINT64CONST(1000000))
 			pg_usleep((long) (wait_ns / 1000)); /* a latch waits for whole milliseconds */
 		else if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						   (long) (Min(wait_ns, LOOK_FOR_WAITERS_NS) / 1000000),
-						   EROS_WAIT_EVENT("ErosPauseInCall")) &
+						   eros_wait_events[EROS_WAIT_PAUSE_IN_CALL]) &
 				 WL_LATCH_SET)
 		{
 			ResetLatch(MyLatch);
@@ -212,7 +240,6 @@ pause_call(void)
 		}
 		give_way();
 	}
-	eros_enable_ticks(tick_timeout, TICK_MS);
 	if (woken)
 		SetLatch(MyLatch); /* whoever waits for it in the call finds it set */
 	pg_atomic_write_u32(&worker->activity, EROS_WORKER_COMPUTING);
@@ -224,11 +251,16 @@ static void
 at_safe_point(void)
 {
 	give_way();
+	felt_at_ns = eros_monotonic_ns();
+	eros_governor_feel_contention(worker); /* which lowers the allowance */
 	if (eros_governor_uncharged_ns() >= allowance_ns())
 	{
+		/* the timer would charge the same again, wake us, and cost more than a small share is worth */
+		disable_timeout(tick_timeout, false);
 		quantum_used = true;
 		eros_governor_charge(worker, phase);
 		pause_call();
+		eros_enable_ticks(tick_timeout, TICK_MS);
 	}
 }
 
@@ -264,6 +296,15 @@ catch_report(ErrorData *edata)
 		prev_emit_log_hook(edata);
 }
 
+/* Plans without parallel workers, which would escape the meter, whatever the settings are. */
+static PlannedStmt *
+plan_serially(Query *parse, const char *query_string, int cursor_options, ParamListInfo params)
+{
+	planner_hook_type next = prev_planner_hook ? prev_planner_hook : standard_planner;
+
+	return next(parse, query_string, cursor_options & ~CURSOR_OPT_PARALLEL_OK, params);
+}
+
 /* Makes this process one whose calls are paced. */
 void
 eros_pace_install(ErosWorker *my_worker)
@@ -274,6 +315,8 @@ eros_pace_install(ErosWorker *my_worker)
 	tick_timeout = RegisterTimeout(USER_TIMEOUT, tick);
 	prev_emit_log_hook = emit_log_hook;
 	emit_log_hook = catch_report;
+	prev_planner_hook = planner_hook;
+	planner_hook = plan_serially;
 }
 
 /* Begins to pace a call. */
@@ -283,7 +326,7 @@ eros_pace_begin(const ErosPhase *my_phase)
 	phase = my_phase;
 	point_wanted = false;
 	quantum_used = false;
-	looked_at_ns = eros_monotonic_ns();
+	looked_at_ns = felt_at_ns = eros_monotonic_ns();
 	pacing = true;
 	eros_enable_ticks(tick_timeout, TICK_MS);
 }

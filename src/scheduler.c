@@ -499,7 +499,7 @@ eros_scheduler_main(Datum arg)
 		if (sweep != NULL)
 			eros_sweep_restart(sweep);
 		account_cpu();
-		eros_process_wait(10000);
+		eros_process_wait(EROS_WAIT_MAIN, 10000);
 	}
 	PG_exception_stack = &local_sigjmp_buf;
 
@@ -526,13 +526,13 @@ eros_scheduler_main(Datum arg)
 		pgstat_report_activity(STATE_IDLE, NULL);
 
 		/* whoever returns may cut a long sleep short, but not have us run all the time */
-		if (!eros_process_wait(Min(sleep_ms, at_least_ms)) && sleep_ms > at_least_ms &&
-			sweep != NULL)
+		if (!eros_process_wait(EROS_WAIT_MAIN, Min(sleep_ms, at_least_ms)) &&
+			sleep_ms > at_least_ms && sweep != NULL)
 		{
 			pg_atomic_write_u32(&db->dozing, 1);
 			pg_memory_barrier();
 			if (!eros_sweep_sees_returns(sweep))
-				eros_process_wait(sleep_ms - at_least_ms);
+				eros_process_wait(EROS_WAIT_MAIN, sleep_ms - at_least_ms);
 			pg_atomic_write_u32(&db->dozing, 0);
 		}
 	}

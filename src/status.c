@@ -23,6 +23,7 @@ PG_FUNCTION_INFO_V1(eros_phase_info);
 PG_FUNCTION_INFO_V1(eros_handler_info);
 PG_FUNCTION_INFO_V1(eros_worker_info);
 PG_FUNCTION_INFO_V1(eros_halt_info);
+PG_FUNCTION_INFO_V1(eros_cpu_cores_counted);
 PG_FUNCTION_INFO_V1(eros_account_users);
 
 #define NS_PER_MS 1000000.0
@@ -124,8 +125,8 @@ eros_phase_info(PG_FUNCTION_ARGS)
 	for (int p = 0; db != NULL && p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
-		Datum row[8];
-		bool nulls[8] = {false};
+		Datum row[9];
+		bool nulls[9] = {false};
 
 		row[0] = Int16GetDatum(config->phases[p].phase);
 		row[1] = counter(&phase->users);
@@ -134,7 +135,8 @@ eros_phase_info(PG_FUNCTION_ARGS)
 		row[4] = counter(&phase->users_done);
 		row[5] = milliseconds(&phase->cpu_granted_ns);
 		row[6] = milliseconds(&phase->cpu_used_ns);
-		row[7] = milliseconds(&phase->throttled_ns);
+		row[7] = milliseconds(&phase->cpu_yielded_ns);
+		row[8] = milliseconds(&phase->throttled_ns);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
@@ -181,8 +183,8 @@ eros_handler_info(PG_FUNCTION_ARGS)
 Datum
 eros_worker_info(PG_FUNCTION_ARGS)
 {
-	static const char *const activities[] = {"starting",  "idle",	 "claiming",
-											 "computing", "storing", "pausing"};
+	static const char *const activities[] = {"starting", "idle",	"claiming",		  "computing",
+											 "storing",	 "pausing", "pausing in call"};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	eros_check_loaded();
@@ -214,6 +216,14 @@ eros_worker_info(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* cpu_cores() returns double precision */
+Datum
+eros_cpu_cores_counted(PG_FUNCTION_ARGS)
+{
+	eros_check_loaded();
+	PG_RETURN_FLOAT8(eros_governor_cores());
 }
 
 /* account_users(phase, users) returns void */

@@ -581,7 +581,8 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 
 		*idle_since_ns = 0;
 		report(EROS_WORKER_PAUSING, "pausing for the CPU share");
-		eros_process_wait((long) (Min(wait_ns, UINT64CONST(60000000000)) / 1000000 + 1));
+		eros_process_wait(EROS_WAIT_PAUSE,
+						  (long) (Min(wait_ns, UINT64CONST(60000000000)) / 1000000 + 1));
 		now = eros_monotonic_ns() - now;
 		for (int p = 0; db != NULL && p < config->nphases; p++)
 		{
@@ -595,7 +596,7 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 	if ((now - *idle_since_ns) / 1000000 >= (uint64) eros_worker_idle_timeout_ms)
 		return false;
 	report(EROS_WORKER_IDLE, "waiting for jobs");
-	eros_process_wait(eros_worker_idle_timeout_ms);
+	eros_process_wait(EROS_WAIT_JOBS, eros_worker_idle_timeout_ms);
 	memset(phase_has_work, true, sizeof(phase_has_work));
 	return true;
 }

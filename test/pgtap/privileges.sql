@@ -55,7 +55,7 @@ SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_pha
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind IN ('r', 'p', 'v')
   AND has_table_privilege('test_watch', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$, 'and it may change nothing');
 SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_bigint', 'now', 'database_info', 'phase_info',
-  'handler_info', 'worker_info', 'halt_info', 'cache_partitions'], 'what pg_monitor may execute');
+  'handler_info', 'worker_info', 'halt_info', 'cpu_cores', 'cache_partitions'], 'what pg_monitor may execute');
 
 -- the developer registers a handler; it runs as him
 CREATE SCHEMA dev AUTHORIZATION test_dev;

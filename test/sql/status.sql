@@ -7,6 +7,7 @@ SELECT count(*) AS rows, bool_and(workers_limit >= workers) AS within_limit, boo
   bool_and(cache_limit_bytes = pg_size_bytes(current_setting('eros.cache_limit'))) AS cache_limit,
   min(maintenance_by) AS maintenance_by, min(touches_lost) AS touches_lost
 FROM eros.status;
+SELECT eros.cpu_cores() > 0 AS counts_cores;
 SELECT phase, idle_after, cpu_percent, batch_size FROM eros.status_phase;
 SELECT count(*) FROM eros.status_handler;
 SELECT count(*) FROM eros.status_queue;

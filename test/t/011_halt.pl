@@ -11,10 +11,12 @@ my $node = eros_node('main', "eros.retry_delay = '1 hour'\neros.quantum = '1 s'\
 
 create_eros($node, 'postgres');
 $node->safe_psql(
-	'postgres', q{
+	'postgres', sprintf(q{
 	CREATE SCHEMA app;
 	CREATE TABLE app.mode AS SELECT 'quick' AS mode;
 	CREATE TABLE app.locked ();
+	CREATE FUNCTION app.burn(ms double precision) RETURNS void
+		LANGUAGE c STRICT AS '%s', 'eros_test_burn';
 	CREATE FUNCTION app.loop() RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
 		LOOP
@@ -44,14 +46,13 @@ $node->safe_psql(
 				END;
 			END LOOP;
 		ELSIF mode = 'c' THEN
-			-- a function in C that does not look for interrupts
-			PERFORM md5(repeat('x', 500000000));
+			PERFORM app.burn(3000);
 		END IF;
 		RETURN QUERY SELECT u, to_jsonb(mode) FROM unnest(user_ids) u;
 	END $$;
 	UPDATE eros.phase SET cpu_percent = 95, batch_size = 15;
 	SELECT eros.add_handler('handler', 'app.handler', phase => 1, timeout => '2 hours');
-	SELECT eros.freeze_clock()});
+	SELECT eros.freeze_clock()}, test_module()));
 
 # Has the handler do something else from its next call on.
 sub mode
@@ -67,7 +68,7 @@ sub called_for_three
 {
 	my ($mode, $state) = @_;
 
-	$state //= q{activity IN ('computing', 'pausing')};
+	$state //= q{activity IN ('computing', 'pausing in call')};
 	mode($mode);
 	$node->safe_psql(
 		'postgres', q{
@@ -121,7 +122,7 @@ close_session($locker);
 
 # in a pause inside of the call
 $node->safe_psql('postgres', 'UPDATE eros.phase SET cpu_percent = 1');
-called_for_three('plpgsql', q{activity = 'pausing'});
+called_for_three('plpgsql', q{activity = 'pausing in call'});
 mode('quick');
 $node->safe_psql('postgres', 'SELECT eros_touch(1); UPDATE eros.phase SET cpu_percent = 95');
 polls_to($node, 'postgres', 'SELECT halts = ' . ++$halts . ' FROM eros.status_halt',
@@ -140,10 +141,16 @@ polls_to($node, 'postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", 'catch: its process ends');
 user_1_is_left_alone('catch');
 
-# code that never looks for interrupts goes on to its end, but is not stored
+# code in C that never looks for interrupts goes on to its end, but no longer
+$forced = value($node, 'postgres', 'SELECT forced FROM eros.status_halt');
 called_for_three('c');
+$pid = value($node, 'postgres', 'SELECT pid FROM eros.status_worker');
 mode('quick');
 $node->safe_psql('postgres', 'SELECT eros_touch(1)');
+polls_to($node, 'postgres', "SELECT forced = $forced + 1 FROM eros.status_halt",
+	'c: the worker is terminated when it can be, and that is shown');
+polls_to($node, 'postgres',
+	"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", 'c: its process ends');
 user_1_is_left_alone('c');
 
 # a touch of somebody else halts nobody

@@ -46,7 +46,7 @@ for my $shape (sort keys %shapes)
 		SELECT eros_touch($user)});
 	polls_to($node, 'postgres', computing(), "$shape is computed");
 	polls_to($node, 'postgres',
-		q{SELECT count(*) = 1 FROM eros.status_worker WHERE activity = 'pausing' AND batch_users = 1},
+		q{SELECT count(*) = 1 FROM eros.status_worker WHERE activity = 'pausing in call' AND batch_users = 1},
 		"$shape pauses inside of the call");
 	polls_to($node, 'postgres', computing(), "$shape goes on");
 	$node->safe_psql('postgres', q{SELECT eros.disable_handler('handler'), eros.pause()});
@@ -55,6 +55,32 @@ for my $shape (sort keys %shapes)
 }
 unlike(slurp_file($node->logfile), qr/memory contexts|level: \d|Grand total/,
 	'the borrowed report does not reach the log');
+
+# no parallel worker computes below a handler, whatever it sets
+$user++;
+$node->safe_psql(
+	'postgres', qq{
+	ALTER TABLE app.big SET (parallel_workers = 2);
+	CREATE FUNCTION app.parallel(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql
+		SET max_parallel_workers_per_gather = 2 SET parallel_setup_cost = 0 SET parallel_tuple_cost = 0
+		SET min_parallel_table_scan_size = 0
+		AS \$\$ SELECT count(*), NULL::jsonb FROM app.big a, generate_series(1, 20000) g WHERE md5(a.t || g) = '' \$\$;
+	SELECT eros.enable_handler('handler'), eros.add_handler('handler', 'app.parallel', phase => 1,
+		timeout => '1 hour', replace => true);
+	SELECT eros_touch($user)});
+like($node->safe_psql('postgres', q{
+		SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+		SET min_parallel_table_scan_size = 0;
+		EXPLAIN SELECT count(*) FROM app.big a, generate_series(1, 20000) g WHERE md5(a.t || g) = ''}),
+	qr/Workers Planned/, 'elsewhere the query is planned for parallel workers');
+polls_to($node, 'postgres',
+	q{SELECT count(*) = 1 FROM eros.status_worker WHERE activity = 'pausing in call'},
+	'the query runs in the worker');
+is(value($node, 'postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker'}),
+	0, '... alone');
+$node->safe_psql('postgres', q{SELECT eros.disable_handler('handler'), eros.pause()});
+polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', 'it is stopped');
+$node->safe_psql('postgres', q{DELETE FROM eros.job; SELECT eros.resume()});
 
 # a genuine request is served while a call is paced
 $node->safe_psql('postgres', q{SELECT eros.enable_handler('handler'), eros_touch(1000)});

@@ -19,12 +19,19 @@ our @EXPORT = qw(
   create_eros soon_idle gated_handler open_gate sleeping_handler
   value polls_to running computing on_disk
   open_session in_session close_session
+  test_module
 );
 
 # The settings of every test server.
 sub eros_settings
 {
 	return slurp_file("$FindBin::RealBin/../eros.conf") . "log_statement = none\n";
+}
+
+# Names the library of functions that behave badly.
+sub test_module
+{
+	return "$FindBin::RealBin/../module/eros_test";
 }
 
 # Starts a server with EROS; more settings come after those of eros.conf.
