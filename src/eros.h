@@ -270,8 +270,10 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint32 kills; /* workers that ended in a call, since the last that did not */
 	pg_atomic_uint64 suspended_until_ns; /* not called before, monotonic */
 	pg_atomic_uint64 cpu_used_ns;
-	pg_atomic_uint64 cpu_halted_ns; /* lost to halts */
-	pg_atomic_uint64 cost_ns;		/* per user, moving average; 0: unknown */
+	pg_atomic_uint64 cpu_halted_ns;	 /* lost to halts */
+	pg_atomic_uint64 cost_ns;		 /* per user, moving average; 0: unknown */
+	pg_atomic_uint64 due_from;		 /* jobs due before are done or in work, as far as is known */
+	pg_atomic_uint64 look_all_at_ns; /* when that is not relied on, monotonic */
 	pg_atomic_uint64 stored;
 	pg_atomic_uint64 hits;
 	pg_atomic_uint64 misses;
@@ -506,8 +508,10 @@ typedef struct ErosClaim
 {
 	MemoryContext context; /* in: where to put it */
 	int njobs;
-	ErosJob *jobs; /* sorted by key */
-	ErosKey *keys; /* the same keys */
+	ErosJob *jobs;		   /* sorted by key */
+	ErosKey *keys;		   /* the same keys */
+	TimestampTz first_due; /* when the first and the last of them were due */
+	TimestampTz last_due;
 } ErosClaim;
 
 extern struct _SPI_plan *
@@ -518,6 +522,8 @@ extern void eros_queue_claim_users(const ErosHandler *handler, const ErosKey *ke
 								   ErosClaim *claim);
 extern void eros_queue_drop_active(const ErosHandler *handler, ErosClaim *claim);
 extern void eros_queue_finish(const ErosHandler *handler, const ErosClaim *claim);
+extern void eros_queue_note_done(const ErosHandler *handler, const ErosClaim *claim);
+extern void eros_queue_note_back(const ErosHandler *handler, const ErosClaim *claim);
 extern bool
 eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const char *message);
 extern void

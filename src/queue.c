@@ -8,6 +8,14 @@
  * transaction that stores the results: the row lock is the lease.  Whatever
  * ends the worker, the rows are pending again at once.
  *
+ * Finished jobs leave dead entries at the begin of the index, which every claim
+ * would walk over; while a snapshot elsewhere keeps them visible, there may be
+ * millions.  So a claim begins where the last one that was committed has ended,
+ * or where a batch begins that was rolled back since.  What is missed (a job
+ * whose transaction commits late, the batch of a worker that was killed) is
+ * found by looks from the very begin, of which there are as many as a twentieth
+ * of the time pays for.
+ *
  * All functions here run inside a transaction, connected to SPI, as the
  * extension's owner (or a superuser) with a safe search_path.
  *
@@ -59,30 +67,89 @@ tid_array(const ErosJob *jobs, int njobs)
  * ------------------------------------------------------------------------
  */
 
+/* Looks from the begin of the index take one part in so many of the time. */
+#define LOOK_ALL_PART 20
+
+/*
+ * Tells from when on to look for jobs that are due.  Begins the measurement of
+ * a look from the very begin, which end_look() ends.
+ */
+static TimestampTz
+begin_look(const ErosHandler *handler, uint64 *start_ns)
+{
+	ErosHandlerStats *stats = handler->stats;
+
+	*start_ns = eros_monotonic_ns();
+	if (!OidIsValid(stats->dboid) || *start_ns >= pg_atomic_read_u64(&stats->look_all_at_ns))
+		return DT_NOBEGIN;
+	return (TimestampTz) pg_atomic_read_u64(&stats->due_from);
+}
+
+/* Notes when one can look from the very begin again. */
+static void
+end_look(const ErosHandler *handler, TimestampTz from, uint64 start_ns)
+{
+	uint64 now = eros_monotonic_ns();
+
+	if (TIMESTAMP_IS_NOBEGIN(from))
+		pg_atomic_write_u64(&handler->stats->look_all_at_ns,
+							now + (now - start_ns) * LOOK_ALL_PART);
+}
+
+/* Notes that the jobs of a claim are done: the next claim begins after them. */
+void
+eros_queue_note_done(const ErosHandler *handler, const ErosClaim *claim)
+{
+	uint64 from = pg_atomic_read_u64(&handler->stats->due_from);
+
+	while (
+		(TimestampTz) from < claim->last_due &&
+		!pg_atomic_compare_exchange_u64(&handler->stats->due_from, &from, (uint64) claim->last_due))
+		;
+}
+
+/* Notes that the jobs of a claim are pending again: the next claim begins with them. */
+void
+eros_queue_note_back(const ErosHandler *handler, const ErosClaim *claim)
+{
+	uint64 from = pg_atomic_read_u64(&handler->stats->due_from);
+
+	while ((TimestampTz) from > claim->first_due &&
+		   !pg_atomic_compare_exchange_u64(&handler->stats->due_from, &from,
+										   (uint64) claim->first_due))
+		;
+}
+
 static int
 compare_jobs(const void *a, const void *b)
 {
 	return eros_key_compare(&((const ErosJob *) a)->key, &((const ErosJob *) b)->key);
 }
 
-/* Takes the rows that a claiming statement returned: user_id, ctid. */
+/* Takes the rows that a claiming statement returned: user_id, ctid, due_at. */
 static void
 take_claimed(ErosClaim *claim)
 {
 	bool isnull;
 
 	claim->njobs = (int) SPI_processed;
+	claim->first_due = DT_NOEND;
+	claim->last_due = DT_NOBEGIN;
 	claim->jobs = MemoryContextAlloc(claim->context, sizeof(ErosJob) * Max(claim->njobs, 1));
 	claim->keys = MemoryContextAlloc(claim->context, sizeof(ErosKey) * Max(claim->njobs, 1));
 	for (int i = 0; i < claim->njobs; i++)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[i];
 		TupleDesc desc = SPI_tuptable->tupdesc;
+		TimestampTz due;
 
 		claim->jobs[i].key =
 			eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
 		claim->jobs[i].ctid =
 			*(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, 2, &isnull));
+		due = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
+		claim->first_due = Min(claim->first_due, due);
+		claim->last_due = Max(claim->last_due, due);
 	}
 	qsort(claim->jobs, claim->njobs, sizeof(ErosJob), compare_jobs);
 	for (int i = 0; i < claim->njobs; i++)
@@ -95,18 +162,22 @@ void
 eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID, INT4OID};
+	uint64 start_ns;
+	TimestampTz from = begin_look(handler, &start_ns);
+	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID};
 	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
-					  TimestampTzGetDatum(eros_now()), Int32GetDatum(limit)};
+					  TimestampTzGetDatum(from), TimestampTzGetDatum(eros_now()),
+					  Int32GetDatum(limit)};
 
-	eros_plan(
-		&plan,
-		"SELECT j.user_id, j.ctid FROM eros.job j"
-		" WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending' AND j.due_at <= $3"
-		" ORDER BY j.due_at LIMIT $4 FOR UPDATE SKIP LOCKED",
-		4, argtypes);
+	eros_plan(&plan,
+			  "SELECT j.user_id, j.ctid, j.due_at FROM eros.job j"
+			  " WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending'"
+			  "   AND j.due_at >= $3 AND j.due_at <= $4"
+			  " ORDER BY j.due_at LIMIT $5 FOR UPDATE SKIP LOCKED",
+			  5, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	take_claimed(claim);
+	end_look(handler, from, start_ns);
 }
 
 /* Claims the jobs of these very users, as far as nobody else has them. */
@@ -118,7 +189,7 @@ eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkey
 	Datum values[] = {Int32GetDatum(handler->handler_id), uuid_array(keys, sizeof(ErosKey), nkeys)};
 
 	eros_plan(&plan,
-			  "SELECT j.user_id, j.ctid FROM eros.job j"
+			  "SELECT j.user_id, j.ctid, j.due_at FROM eros.job j"
 			  " WHERE j.handler_id = $1 AND j.user_id = ANY ($2) AND j.status = 'pending'"
 			  " FOR UPDATE SKIP LOCKED",
 			  2, argtypes);
@@ -228,15 +299,18 @@ eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const 
 /*
  * Adds jobs for users who crossed into the handler's phase, unless one is
  * there, or a result is still fresh that was computed since the user's last
- * touch.
+ * touch.  They are due one microsecond after the other, up to now, so that a
+ * claim has a place to end.
  */
 void
 eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID, INT2OID, TIMESTAMPTZOID,
-					  INT2OID,		TIMESTAMPTZOID};
+	Oid argtypes[] = {UUIDARRAYOID,	  TIMESTAMPTZARRAYOID, INT4OID, INT2OID, INT2OID,
+					  TIMESTAMPTZOID, TIMESTAMPTZARRAYOID};
 	Datum *seen = palloc(sizeof(Datum) * Max(nusers, 1));
+	Datum *due = palloc(sizeof(Datum) * Max(nusers, 1));
+	TimestampTz due_last = eros_now();
 	ErosIdleUser *mine = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
 	TimestampTz first_seen = DT_NOEND;
 	int n = 0;
@@ -253,6 +327,8 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 	}
 	if (n == 0)
 		return;
+	for (int i = 0; i < n; i++)
+		due[i] = TimestampTzGetDatum(due_last - (n - 1 - i));
 
 	/*
 	 * A result since the last touch expires at least a lifetime after it:
@@ -263,15 +339,17 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 		construct_array(seen, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[2] = Int32GetDatum(handler->handler_id);
 	values[3] = Int16GetDatum(handler->phase);
-	values[4] = TimestampTzGetDatum(now);
-	values[5] = Int16GetDatum(handler->bucket);
-	values[6] = TimestampTzGetDatum(
+	values[4] = Int16GetDatum(handler->bucket);
+	values[5] = TimestampTzGetDatum(
 		Max(now + EROS_REFRESH_LEAD(handler->ttl_us), first_seen + handler->ttl_us));
+	values[6] = PointerGetDatum(
+		construct_array(due, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
-			  " SELECT n.user_id, $3, $4, $5 FROM unnest($1, $2) AS n (user_id, last_seen)"
+			  " SELECT n.user_id, $3, $4, n.due_at"
+			  " FROM unnest($1, $2, $7) AS n (user_id, last_seen, due_at)"
 			  " WHERE NOT EXISTS (SELECT FROM eros.cache c"
-			  "	WHERE c.bucket = $6 AND c.expires_at > $7 AND c.handler_id = $3"
+			  "	WHERE c.bucket = $5 AND c.expires_at > $6 AND c.handler_id = $3"
 			  "	  AND c.user_id = n.user_id AND c.computed_at > n.last_seen)"
 			  " ON CONFLICT (user_id, handler_id) DO NOTHING",
 			  7, argtypes);
@@ -343,20 +421,28 @@ TimestampTz
 eros_queue_next_due(const ErosHandler *handler)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT2OID, INT4OID};
-	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id)};
+	uint64 start_ns;
+	TimestampTz from = begin_look(handler, &start_ns);
+	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID};
+	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
+					  TimestampTzGetDatum(from)};
 	TimestampTz due = DT_NOEND;
 	bool isnull;
 
 	eros_plan(&plan,
 			  "SELECT j.due_at FROM eros.job j"
 			  " WHERE j.phase = $1 AND j.handler_id = $2 AND j.status = 'pending'"
+			  "   AND j.due_at >= $3"
 			  " ORDER BY j.due_at LIMIT 1",
-			  2, argtypes);
+			  3, argtypes);
 	SPI_execute_plan(plan, values, NULL, true, 1);
 	if (SPI_processed > 0)
+	{
 		due = DatumGetTimestampTz(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		pg_atomic_write_u64(&handler->stats->due_from, (uint64) due);
+	}
+	end_look(handler, from, start_ns);
 	return due;
 }
 

@@ -323,7 +323,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 {
 	uint64 cpu_start = eros_process_cpu_ns();
 	uint64 cpu_ns;
-	ErosClaim claim = {0};
+	ErosClaim claim = {.first_due = DT_NOEND};
 	volatile BatchStage stage = STAGE_CLAIM;
 	volatile int claimed = 0;
 	ErrorData *volatile error = NULL;
@@ -367,8 +367,13 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 
 	cpu_ns = eros_process_cpu_ns() - cpu_start;
 	if (error != NULL)
+	{
+		eros_queue_note_back(handler, &claim);
 		after_error(handler, &claim, stage, halted, error, cpu_ns);
-	else if (claim.njobs > 0)
+	}
+	else if (claimed > 0 && piece == NULL)
+		eros_queue_note_done(handler, &claim);
+	if (error == NULL && claim.njobs > 0)
 	{
 		ErosDatabase *db = eros_my_database();
 
