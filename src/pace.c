@@ -283,11 +283,16 @@ catch_report(ErrorData *edata)
 		if (pacing)
 			at_safe_point();
 
-		/* a request that came meanwhile is put off until it can be answered */
+		/*
+		 * A request that came meanwhile is a tick's, and has been served, or a
+		 * genuine one, and is put off until it can be answered.  The tick sets
+		 * point_wanted first.
+		 */
 		if (eros_safe_point_requested())
 		{
 			eros_withdraw_safe_point();
-			genuine = true;
+			genuine = !point_wanted;
+			point_wanted = false;
 		}
 		save_log_min_messages = log_min_messages;
 		log_min_messages = PANIC;
