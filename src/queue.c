@@ -416,7 +416,11 @@ eros_queue_delete_handler(int32 handler_id)
 						  1, argtypes, values, NULL, false, 0);
 }
 
-/* When the next job of a handler is due; DT_NOEND when there is none. */
+/*
+ * When the next job of a handler is due, or when to look again for those that a
+ * look from where the last claim ended may have missed; DT_NOEND when there is
+ * none.
+ */
 TimestampTz
 eros_queue_next_due(const ErosHandler *handler)
 {
@@ -443,6 +447,13 @@ eros_queue_next_due(const ErosHandler *handler)
 		pg_atomic_write_u64(&handler->stats->due_from, (uint64) due);
 	}
 	end_look(handler, from, start_ns);
+	if (!TIMESTAMP_IS_NOBEGIN(from))
+	{
+		uint64 look_all_at_ns = pg_atomic_read_u64(&handler->stats->look_all_at_ns);
+
+		due =
+			Min(due, eros_now() + (int64) (look_all_at_ns - Min(start_ns, look_all_at_ns)) / 1000);
+	}
 	return due;
 }
 
