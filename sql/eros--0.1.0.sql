@@ -631,13 +631,19 @@ COMMENT ON FUNCTION eros.worker_info() IS 'internal: the workers of this databas
 
 CREATE FUNCTION eros.halt_info(
 	OUT halts bigint, OUT p50_ms double precision, OUT p99_ms double precision, OUT max_ms double precision,
-	OUT forced bigint) RETURNS record
+	OUT forced bigint, OUT sum_ms double precision) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_halt_info' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.halt_info() IS 'internal: the latencies of halts; see eros.status_halt';
+
+CREATE FUNCTION eros.halt_histogram(OUT upper_ms double precision, OUT halts bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_halt_histogram' LANGUAGE C VOLATILE ROWS 19;
+COMMENT ON FUNCTION eros.halt_histogram() IS
+	'how many halts by returning users took at most upper_ms ms, since the server''s start; bounds from 0.064 ms to 8388.608 ms, doubling, and at last NULL: all of them';
+
 CREATE FUNCTION eros.cpu_cores() RETURNS double precision
 	AS 'MODULE_PATHNAME', 'eros_cpu_cores_counted' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.cpu_cores() IS
 	'the cores of which eros.cpu_cap is a percentage: the setting eros.cpu_cores or, when that is 0, all that are online, or the CPU quota of the server''s control group where that is less';
-COMMENT ON FUNCTION eros.halt_info() IS 'internal: the latencies of halts; see eros.status_halt';
 
 CREATE VIEW eros.status_phase AS
 	SELECT p.phase, p.idle_after, p.cpu_percent, p.batch_size,
@@ -860,6 +866,265 @@ COMMENT ON COLUMN eros.status.clock_offset IS 'by how much a developer has moved
 COMMENT ON COLUMN eros.status.stats_since IS 'when the counters began: the server''s start';
 
 ------------------------------------------------------------------------------
+-- Metrics
+------------------------------------------------------------------------------
+
+/*
+ * The names, by Prometheus's conventions.  What one query of an exporter yields
+ * is a subject: its metrics have the same labels, and the same prefix.
+ */
+CREATE VIEW eros.metric_family AS
+	SELECT f.subject, f.name, f.type, f.labels, f.help
+	FROM (VALUES
+		('build', 'eros_build_info', 'gauge', '{version,server_version}'::text[],
+		 'Always 1; the versions of EROS and of PostgreSQL'),
+
+		('server', 'eros_server_launcher_up', 'gauge', '{}', '1 while the launcher runs'),
+		('server', 'eros_server_in_recovery', 'gauge', '{}', '1 on a standby, where no process of EROS runs'),
+		('server', 'eros_server_enabled', 'gauge', '{}', 'Setting eros.enabled: 1 or 0'),
+		('server', 'eros_server_cpu_cores', 'gauge', '{}', 'Cores of which the hard cap is a part'),
+		('server', 'eros_server_cpu_cap_ratio', 'gauge', '{}', 'Setting eros.cpu_cap: the part of all cores that EROS may use'),
+		('server', 'eros_server_start_time_seconds', 'gauge', '{}', 'When the counters began, in seconds since 1970'),
+
+		('tracker', 'eros_tracker_users', 'gauge', '{}', 'Active users in shared memory, all databases'),
+		('tracker', 'eros_tracker_capacity_users', 'gauge', '{}', 'Active users that the shared memory can hold'),
+		('tracker', 'eros_tracker_used_bytes', 'gauge', '{}', 'Shared memory in use for active users'),
+		('tracker', 'eros_tracker_reserved_bytes', 'gauge', '{}', 'Shared memory reserved for active users'),
+
+		('database', 'eros_database_healthy', 'gauge', '{}', '1 while eros.status says ok'),
+		('database', 'eros_database_scheduler_up', 'gauge', '{}', '1 while the scheduler of the database runs'),
+		('database', 'eros_database_paused', 'gauge', '{}', '1 between eros.pause() and eros.resume()'),
+		('database', 'eros_database_worker_slot_missing', 'gauge', '{}', '1 while max_worker_processes leaves no slot'),
+		('database', 'eros_database_active_users', 'gauge', '{}', 'Active users of the database in shared memory'),
+		('database', 'eros_database_idle_users', 'gauge', '{}', 'Idle users, all phases'),
+		('database', 'eros_database_returns_total', 'counter', '{}', 'Idle or new users who became active'),
+		('database', 'eros_database_touches_spilled_total', 'counter', '{}', 'Touches that went to the table since the shared memory was full'),
+		('database', 'eros_database_touches_lost_total', 'counter', '{}', 'Touches that could not even go to the table'),
+		('database', 'eros_database_users_spilled_total', 'counter', '{}', 'Active users moved to the table to make room'),
+		('database', 'eros_database_workers_limit', 'gauge', '{}', 'Setting eros.workers'),
+		('database', 'eros_database_scheduler_cpu_seconds_total', 'counter', '{}', 'CPU time of the scheduler'),
+		('database', 'eros_database_last_sweep_timestamp_seconds', 'gauge', '{}', 'When the scheduler last looked for idle users, in seconds since 1970; 0: never'),
+		('database', 'eros_database_last_maintenance_timestamp_seconds', 'gauge', '{}', 'When the cache was last purged and cleaned up, in seconds since 1970; 0: never'),
+		('database', 'eros_database_maintenance_interval_seconds', 'gauge', '{}', 'Setting eros.maintenance_interval'),
+
+		('phase', 'eros_phase_share_ratio', 'gauge', '{phase}', 'Part of a core that each worker may use'),
+		('phase', 'eros_phase_idle_after_seconds', 'gauge', '{phase}', 'Idle time after which the phase begins'),
+		('phase', 'eros_phase_batch_limit_users', 'gauge', '{phase}', 'Users in a batch, at most'),
+		('phase', 'eros_phase_users', 'gauge', '{phase}', 'Idle users in the phase'),
+		('phase', 'eros_phase_transitions_total', 'counter', '{phase}', 'Crossings into the phase'),
+		('phase', 'eros_phase_batches_total', 'counter', '{phase}', 'Calls of handlers'),
+		('phase', 'eros_phase_jobs_done_total', 'counter', '{phase}', 'Jobs finished'),
+		('phase', 'eros_phase_cpu_granted_seconds_total', 'counter', '{phase}', 'CPU time granted while there was work'),
+		('phase', 'eros_phase_cpu_used_seconds_total', 'counter', '{phase}', 'CPU time used by batches'),
+		('phase', 'eros_phase_cpu_yielded_seconds_total', 'counter', '{phase}', 'CPU time of the share left to others because the machine was contended'),
+		('phase', 'eros_phase_throttled_seconds_total', 'counter', '{phase}', 'Time that workers waited although jobs were due'),
+
+		('handler', 'eros_handler_enabled', 'gauge', '{handler,phase}', '1 while jobs are created and run'),
+		('handler', 'eros_handler_broken', 'gauge', '{handler,phase}', '1 while the handler cannot be called at all'),
+		('handler', 'eros_handler_jobs_pending', 'gauge', '{handler,phase}', 'Jobs to be run'),
+		('handler', 'eros_handler_jobs_failed', 'gauge', '{handler,phase}', 'Jobs out of attempts'),
+		('handler', 'eros_handler_oldest_wait_seconds', 'gauge', '{handler,phase}', 'How long the first of its jobs has been due; 0: none is'),
+		('handler', 'eros_handler_batches_total', 'counter', '{handler,phase}', 'Calls'),
+		('handler', 'eros_handler_batches_failed_total', 'counter', '{handler,phase}', 'Calls that raised an error or timed out'),
+		('handler', 'eros_handler_batches_halted_total', 'counter', '{handler,phase}', 'Calls that were halted'),
+		('handler', 'eros_handler_jobs_done_total', 'counter', '{handler,phase}', 'Jobs finished'),
+		('handler', 'eros_handler_cpu_seconds_total', 'counter', '{handler,phase}', 'CPU time of its batches'),
+		('handler', 'eros_handler_cpu_halted_seconds_total', 'counter', '{handler,phase}', 'Part of it that was lost to halts'),
+		('handler', 'eros_handler_cost_seconds', 'gauge', '{handler,phase}', 'CPU time per user, moving average; absent: never measured'),
+		('handler', 'eros_handler_ttl_seconds', 'gauge', '{handler,phase}', 'Lifetime of its results'),
+		('handler', 'eros_handler_results_stored_total', 'counter', '{handler,phase}', 'Results stored'),
+		('handler', 'eros_handler_hits_total', 'counter', '{handler,phase}', 'Reads that found a result'),
+		('handler', 'eros_handler_misses_total', 'counter', '{handler,phase}', 'Reads that found none'),
+		('handler', 'eros_handler_results_expired_total', 'counter', '{handler,phase}', 'Results whose partition has been dropped'),
+		('handler', 'eros_handler_results_unread_total', 'counter', '{handler,phase}', 'Of these, results that nobody had read, estimated'),
+
+		('workers', 'eros_workers_running', 'gauge', '{activity}', 'Workers by what they do'),
+
+		('worker', 'eros_worker_batch_users', 'gauge', '{worker}', 'Users in its batch; 0: between batches'),
+		('worker', 'eros_worker_batch_age_seconds', 'gauge', '{worker}', 'Time since it called the handler, which is the age of its snapshot; 0: between batches'),
+		('worker', 'eros_worker_grant_ratio', 'gauge', '{worker}', 'Part of the shares that it takes, less than 1 while the machine is contended'),
+		('worker', 'eros_worker_waited_ratio', 'gauge', '{worker}', 'Part of its running time for which it last had to wait for a CPU'),
+		('worker', 'eros_worker_cpu_seconds_total', 'counter', '{worker}', 'CPU time since it was started'),
+		('worker', 'eros_worker_batches_total', 'counter', '{worker}', 'Batches since it was started'),
+		('worker', 'eros_worker_jobs_done_total', 'counter', '{worker}', 'Jobs finished since it was started'),
+
+		('cache', 'eros_cache_live_bytes', 'gauge', '{}', 'Live results'),
+		('cache', 'eros_cache_limit_bytes', 'gauge', '{}', 'Setting eros.cache_limit; 0: none'),
+		('cache', 'eros_cache_disk_bytes', 'gauge', '{}', 'The cache on disk, with indexes and dead rows'),
+		('cache', 'eros_cache_partitions', 'gauge', '{}', 'Partitions of the cache'),
+		('cache', 'eros_cache_evicted_total', 'counter', '{}', 'Entries evicted at eros.cache_limit'),
+
+		('halts', 'eros_halts_total', 'counter', '{reason}', 'Batches interrupted, by why: return, lock (somebody waited for one) or pause'),
+
+		('halt', 'eros_halt_latency_seconds', 'histogram', '{}', 'Time from the touch of a returning user to the roll-back finished'),
+		('halt', 'eros_halt_forced_total', 'counter', '{}', 'Workers terminated because they did not yield within eros.halt_timeout')
+	) f(subject, name, type, labels, help);
+COMMENT ON VIEW eros.metric_family IS 'the names of eros.metrics: what there is to be measured';
+COMMENT ON COLUMN eros.metric_family.subject IS 'what it is about; all metrics of a subject have the same labels';
+COMMENT ON COLUMN eros.metric_family.name IS 'its name in Prometheus, with the unit: seconds, bytes, ratio (0 to 1) or what is counted; eros_server_ and eros_tracker_ are of the whole server';
+COMMENT ON COLUMN eros.metric_family.type IS 'counter (ends with _total, begins with zero at the server''s start), gauge or histogram';
+COMMENT ON COLUMN eros.metric_family.labels IS 'the names of its labels; datname, the database, is always there besides';
+COMMENT ON COLUMN eros.metric_family.help IS 'what it is';
+
+CREATE VIEW eros.metrics AS
+	SELECT f.subject, f.name AS family, f.name || s.suffix AS name, f.type, f.help,
+		   jsonb_build_object('datname', current_database()) || s.labels AS labels,
+		   s.value
+	FROM (
+		SELECT 'build' AS subject, 'eros_build_info' AS family, '' AS suffix,
+			   jsonb_build_object('version', e.extversion, 'server_version', split_part(current_setting('server_version'), ' ', 1)) AS labels,
+			   1::double precision AS value
+		FROM pg_extension e WHERE e.extname = 'eros'
+	UNION ALL
+		SELECT 'server', 'eros_server_' || v.name, '', '{}', v.value
+		FROM eros.database_info() i CROSS JOIN LATERAL (VALUES
+			('launcher_up', (i.launcher_pid IS NOT NULL)::integer),
+			('in_recovery', pg_is_in_recovery()::integer),
+			('enabled', current_setting('eros.enabled')::boolean::integer),
+			('cpu_cores', eros.cpu_cores()),
+			('cpu_cap_ratio', current_setting('eros.cpu_cap')::double precision / 100),
+			('start_time_seconds', extract(epoch FROM i.stats_since)::double precision)) v(name, value)
+	UNION ALL
+		SELECT 'tracker', 'eros_tracker_' || v.name, '', '{}', v.value
+		FROM eros.database_info() i CROSS JOIN LATERAL (VALUES
+			('users', i.tracker_users), ('capacity_users', i.tracker_capacity),
+			('used_bytes', i.tracker_bytes), ('reserved_bytes', i.tracker_limit_bytes)) v(name, value)
+	UNION ALL
+		SELECT 'database', 'eros_database_' || v.name, '', '{}', v.value
+		FROM eros.database_info() i
+		CROSS JOIN (SELECT s.status, s.idle_users FROM eros.status s) s
+		CROSS JOIN LATERAL (VALUES
+			('healthy', (s.status = 'ok')::integer),
+			('scheduler_up', (i.scheduler_pid IS NOT NULL)::integer),
+			('paused', i.paused::integer),
+			('worker_slot_missing', i.no_worker_slot::integer),
+			('active_users', i.active_users),
+			('idle_users', s.idle_users),
+			('returns_total', i.returns),
+			('touches_spilled_total', i.touches_spilled),
+			('touches_lost_total', i.touches_lost),
+			('users_spilled_total', i.users_spilled),
+			('workers_limit', current_setting('eros.workers')::integer),
+			('scheduler_cpu_seconds_total', i.scheduler_cpu_ms / 1000),
+			('last_sweep_timestamp_seconds',
+			 coalesce(extract(epoch FROM i.last_sweep - i.clock_offset), 0)::double precision),
+			('last_maintenance_timestamp_seconds',
+			 coalesce(extract(epoch FROM i.last_maintenance - i.clock_offset), 0)::double precision),
+			('maintenance_interval_seconds',
+			 extract(epoch FROM current_setting('eros.maintenance_interval')::interval)::double precision)) v(name, value)
+	UNION ALL
+		SELECT 'phase', 'eros_phase_' || v.name, '', jsonb_build_object('phase', p.phase::text), v.value
+		FROM eros.status_phase p CROSS JOIN LATERAL (VALUES
+			('share_ratio', p.cpu_percent / 100),
+			('idle_after_seconds', extract(epoch FROM p.idle_after)::double precision),
+			('batch_limit_users', p.batch_size),
+			('users', p.users),
+			('transitions_total', p.transitions),
+			('batches_total', p.batches),
+			('jobs_done_total', p.users_done),
+			('cpu_granted_seconds_total', p.cpu_granted_ms / 1000),
+			('cpu_used_seconds_total', p.cpu_used_ms / 1000),
+			('cpu_yielded_seconds_total', p.cpu_yielded_ms / 1000),
+			('throttled_seconds_total', p.throttled_ms / 1000)) v(name, value)
+	UNION ALL
+		SELECT 'handler', 'eros_handler_' || v.name, '', jsonb_build_object('handler', h.handler, 'phase', h.phase::text), v.value
+		FROM eros.status_handler h JOIN eros.status_queue q USING (handler) CROSS JOIN LATERAL (VALUES
+			('enabled', h.enabled::integer),
+			('broken', (h.error IS NOT NULL)::integer),
+			('jobs_pending', h.jobs_pending),
+			('jobs_failed', h.jobs_failed),
+			('oldest_wait_seconds', coalesce(extract(epoch FROM q.oldest_wait), 0)::double precision),
+			('batches_total', h.batches),
+			('batches_failed_total', h.batches_failed),
+			('batches_halted_total', h.batches_halted),
+			('jobs_done_total', h.users_done),
+			('cpu_seconds_total', h.cpu_used_ms / 1000),
+			('cpu_halted_seconds_total', h.cpu_halted_ms / 1000),
+			('cost_seconds', h.cost_ms / 1000),
+			('ttl_seconds', extract(epoch FROM h.ttl)::double precision),
+			('results_stored_total', h.results_stored),
+			('hits_total', h.hits),
+			('misses_total', h.misses),
+			('results_expired_total', h.results_expired),
+			('results_unread_total', h.results_unread)) v(name, value)
+	UNION ALL
+		SELECT 'workers', 'eros_workers_running', '', jsonb_build_object('activity', a.activity), count(w.pid)
+		FROM unnest('{starting,idle,claiming,computing,storing,pausing,pausing in call}'::text[]) a(activity)
+		LEFT JOIN eros.worker_info() w USING (activity)
+		GROUP BY a.activity
+	UNION ALL
+		SELECT 'worker', 'eros_worker_' || v.name, '', jsonb_build_object('worker', w.worker::text), v.value
+		FROM eros.status_worker w CROSS JOIN LATERAL (VALUES
+			('batch_users', coalesce(w.batch_users, 0)),
+			('batch_age_seconds', coalesce(extract(epoch FROM w.batch_age), 0)::double precision),
+			('grant_ratio', w.grant_percent / 100),
+			('waited_ratio', w.waited_percent / 100),
+			('cpu_seconds_total', w.cpu_used_ms / 1000),
+			('batches_total', w.batches),
+			('jobs_done_total', w.users_done)) v(name, value)
+	UNION ALL
+		SELECT 'cache', 'eros_cache_' || v.name, '', '{}', v.value
+		FROM eros.database_info() i
+		CROSS JOIN (SELECT sum(c.size_bytes) AS bytes, count(*) AS partitions FROM eros.status_cache c) c
+		CROSS JOIN LATERAL (VALUES
+			('live_bytes', i.cache_bytes),
+			('limit_bytes', pg_size_bytes(current_setting('eros.cache_limit'))),
+			('disk_bytes', coalesce(c.bytes, 0)::double precision),
+			('partitions', c.partitions),
+			('evicted_total', i.evicted)) v(name, value)
+	UNION ALL
+		SELECT 'halts', 'eros_halts_total', '', jsonb_build_object('reason', v.reason), v.value
+		FROM eros.database_info() i CROSS JOIN eros.halt_info() h CROSS JOIN LATERAL (VALUES
+			('return', h.halts),
+			('lock', i.gave_way),
+			('pause', greatest(i.halts - h.halts - i.gave_way, 0))) v(reason, value)
+	UNION ALL
+		-- in seconds by way of numeric: a bound is a label, and 0.064 / 1000 not quite 0.000064
+		SELECT 'halt', 'eros_halt_latency_seconds', '_bucket',
+			   jsonb_build_object('le', coalesce((b.upper_ms::numeric / 1000)::double precision::text, '+Inf')), b.halts
+		FROM eros.halt_histogram() b
+	UNION ALL
+		SELECT 'halt', v.family, v.suffix, '{}', v.value
+		FROM eros.halt_info() h CROSS JOIN LATERAL (VALUES
+			('eros_halt_latency_seconds', '_sum', h.sum_ms / 1000),
+			('eros_halt_latency_seconds', '_count', h.halts),
+			('eros_halt_forced_total', '', h.forced)) v(family, suffix, value)
+	) s
+	JOIN eros.metric_family f ON f.subject = s.subject AND f.name = s.family
+	WHERE s.value IS NOT NULL;
+COMMENT ON VIEW eros.metrics IS 'all figures of this database and of the server for Prometheus, one row for each sample';
+COMMENT ON COLUMN eros.metrics.subject IS 'what it is about; a query for one subject costs no more than that';
+COMMENT ON COLUMN eros.metrics.family IS 'the metric, as in eros.metric_family';
+COMMENT ON COLUMN eros.metrics.name IS 'the sample''s name: the metric''s, with _bucket, _sum or _count for a histogram';
+COMMENT ON COLUMN eros.metrics.type IS 'counter, gauge or histogram';
+COMMENT ON COLUMN eros.metrics.help IS 'what it is';
+COMMENT ON COLUMN eros.metrics.labels IS 'the labels, an object of strings: datname, and those of eros.metric_family';
+COMMENT ON COLUMN eros.metrics.value IS 'the value, in the unit of the name';
+
+CREATE FUNCTION eros.metrics_text() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
+	-- a backslash first, so that those of the other escapes stay single
+	AS $$
+	SELECT string_agg(
+			format(E'# HELP %s %s\n# TYPE %s %s\n', g.family, g.help, g.family, g.type) || g.samples,
+			'' ORDER BY g.family COLLATE "C")
+	FROM (
+		SELECT m.family, m.type,
+			   replace(replace(m.help, E'\\', E'\\\\'), E'\n', E'\\n') AS help,
+			   string_agg(format(E'%s{%s} %s\n', m.name, l.labels, m.value), ''
+						  ORDER BY m.labels - 'le', m.name COLLATE "C", (m.labels ->> 'le')::double precision) AS samples
+		FROM eros.metrics m
+		CROSS JOIN LATERAL (
+			SELECT string_agg(format('%s="%s"', e.key,
+					replace(replace(replace(e.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')),
+					',' ORDER BY e.key COLLATE "C") AS labels
+			FROM jsonb_each_text(m.labels) e) l
+		GROUP BY 1, 2, 3) g
+	$$;
+COMMENT ON FUNCTION eros.metrics_text() IS
+	'eros.metrics in the text format of Prometheus, for a file that the node exporter reads, or any HTTP server';
+
+------------------------------------------------------------------------------
 -- Privileges
 ------------------------------------------------------------------------------
 
@@ -908,6 +1173,8 @@ REVOKE ALL ON FUNCTION eros.grant_application(regrole), eros.grant_developer(reg
 GRANT USAGE ON SCHEMA eros TO pg_monitor;
 GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,
 	eros.status_queue, eros.status_cache, eros.status_halt, eros.phase, eros.handler TO pg_monitor;
+GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
 	eros.worker_info(), eros.halt_info(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
 

@@ -114,6 +114,7 @@ typedef enum ErosHaltReason
 typedef struct ErosHaltHistogram
 {
 	pg_atomic_uint64 count;
+	pg_atomic_uint64 sum_ns;
 	pg_atomic_uint64 max_ns;
 	pg_atomic_uint64 forced; /* workers terminated, having not yielded */
 	pg_atomic_uint64 classes[EROS_HALT_CLASSES];

@@ -228,6 +228,7 @@ eros_halt_finished(ErosWorker *worker)
 	if (pg_atomic_read_u32(&worker->halt_reason) != EROS_HALT_RETURN)
 		return;
 	pg_atomic_fetch_add_u64(&db->halt_latency.count, 1);
+	pg_atomic_fetch_add_u64(&db->halt_latency.sum_ns, latency);
 	pg_atomic_fetch_add_u64(&db->halt_latency.classes[latency_class(latency)], 1);
 	max = pg_atomic_read_u64(&db->halt_latency.max_ns);
 	while (latency > max &&

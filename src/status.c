@@ -23,10 +23,14 @@ PG_FUNCTION_INFO_V1(eros_phase_info);
 PG_FUNCTION_INFO_V1(eros_handler_info);
 PG_FUNCTION_INFO_V1(eros_worker_info);
 PG_FUNCTION_INFO_V1(eros_halt_info);
+PG_FUNCTION_INFO_V1(eros_halt_histogram);
 PG_FUNCTION_INFO_V1(eros_cpu_cores_counted);
 PG_FUNCTION_INFO_V1(eros_account_users);
 
 #define NS_PER_MS 1000000.0
+
+/* The first class whose bound is one of the histogram's: 64 us. */
+#define EROS_HALT_FIRST_BUCKET 24
 
 static inline Datum
 counter(pg_atomic_uint64 *value)
@@ -264,8 +268,8 @@ eros_halt_info(PG_FUNCTION_ARGS)
 {
 	ErosDatabase *db;
 	TupleDesc desc;
-	Datum row[5] = {0};
-	bool nulls[5] = {false};
+	Datum row[6] = {0};
+	bool nulls[6] = {false};
 	uint64 count = 0;
 
 	eros_check_loaded();
@@ -279,8 +283,45 @@ eros_halt_info(PG_FUNCTION_ARGS)
 		row[2] = Float8GetDatum(halt_percentile(&db->halt_latency, count, 0.99));
 		row[3] = milliseconds(&db->halt_latency.max_ns);
 		row[4] = counter(&db->halt_latency.forced);
+		row[5] = milliseconds(&db->halt_latency.sum_ns);
 	}
 	row[0] = Int64GetDatum((int64) count);
 	nulls[1] = nulls[2] = nulls[3] = count == 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
+}
+
+/*
+ * halt_histogram() returns setof record: an octave a row, from 64 us on
+ *
+ * The last row has no bound, so that its count is that of all halts shown.
+ */
+Datum
+eros_halt_histogram(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ErosDatabase *db;
+	double upper_ms = 0.001;
+	uint64 halts = 0;
+
+	eros_check_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	db = eros_my_database();
+	for (int i = 0; i < EROS_HALT_CLASSES; i++)
+	{
+		bool last = i == EROS_HALT_CLASSES - 1;
+		Datum row[2];
+		bool nulls[2] = {last, false};
+
+		if (db != NULL)
+			halts += pg_atomic_read_u64(&db->halt_latency.classes[i]);
+		if (last || (i % 4 == 0 && i >= EROS_HALT_FIRST_BUCKET))
+		{
+			row[0] = Float8GetDatum(upper_ms);
+			row[1] = Int64GetDatum((int64) halts);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
+		}
+		if (i % 4 == 3) /* by twos, which are exact: bounds are labels elsewhere */
+			upper_ms *= 2;
+	}
+	return (Datum) 0;
 }

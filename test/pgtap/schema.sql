@@ -8,7 +8,7 @@ SELECT functions_are('eros', ARRAY(
   JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'eros'
   WHERE p.pronamespace = 'eros'::regnamespace), 'all functions in the schema belong to the extension');
 SELECT views_are('eros', ARRAY['status', 'status_phase', 'status_handler', 'status_worker', 'status_queue',
-  'status_cache', 'status_halt'], 'the status views');
+  'status_cache', 'status_halt', 'metrics', 'metric_family'], 'the status views');
 SELECT set_eq($$SELECT relname::text FROM pg_class WHERE relnamespace = 'eros'::regnamespace
   AND relkind IN ('r', 'p') AND NOT relispartition$$, ARRAY['phase', 'activity', 'handler', 'job', 'cache', 'spilled_touch'], 'the tables');
 SELECT is((SELECT count(*) FROM pg_proc WHERE proname = 'eros_touch' AND pronamespace = 'public'::regnamespace), 5::bigint,
