@@ -789,8 +789,904 @@ COMMENT ON COLUMN eros.status_cache.live_bytes IS 'bytes of live results, which 
 COMMENT ON COLUMN eros.status_cache.size_bytes IS 'bytes on disk, with indexes and dead rows';
 COMMENT ON COLUMN eros.status_cache.entries IS 'entries, as estimated by the last VACUUM or ANALYZE';
 
+------------------------------------------------------------------------------
+-- History: a sample a minute for a day, one an hour for thirty days
+------------------------------------------------------------------------------
+
+CREATE TYPE eros.sample_of_server AS (
+	active_users bigint, idle_users bigint, cache_bytes bigint, workers bigint,
+	scheduler_cpu_ms double precision, scheduler_wal_bytes bigint, returns bigint, halts bigint,
+	halts_slow bigint, halts_forced bigint, touches_spilled bigint, touches_lost bigint,
+	users_spilled bigint, evicted bigint);
+COMMENT ON TYPE eros.sample_of_server IS 'internal: what eros.history_ring has of the database; see eros.history_server';
+
+CREATE TYPE eros.sample_of_phase AS (
+	phase smallint, users bigint, transitions bigint, batches bigint, users_done bigint,
+	cpu_granted_ms double precision, cpu_used_ms double precision, cpu_yielded_ms double precision,
+	throttled_ms double precision);
+COMMENT ON TYPE eros.sample_of_phase IS 'internal: what eros.history_ring has of a phase; see eros.history_phase';
+
+CREATE TYPE eros.sample_of_handler AS (
+	handler_id integer, phase smallint, jobs_pending bigint, jobs_failed bigint, oldest_wait_ms bigint,
+	batches bigint, users_done bigint, batches_failed bigint, batches_halted bigint,
+	cpu_used_ms double precision, cpu_halted_ms double precision, results_stored bigint, hits bigint,
+	misses bigint, results_expired bigint, results_unread bigint, jobs_added bigint,
+	jobs_refreshing bigint, stored_bytes bigint, wal_bytes bigint, crossings bigint, backfilled bigint);
+COMMENT ON TYPE eros.sample_of_handler IS 'internal: what eros.history_ring has of a handler; see eros.history_handler';
+
+CREATE FUNCTION eros.sample_server() RETURNS SETOF eros.sample_of_server
+	AS 'MODULE_PATHNAME', 'eros_sample_server' LANGUAGE C VOLATILE ROWS 1;
+COMMENT ON FUNCTION eros.sample_server() IS 'internal: the database, with what was counted since the last sample';
+
+CREATE FUNCTION eros.sample_phases() RETURNS SETOF eros.sample_of_phase
+	AS 'MODULE_PATHNAME', 'eros_sample_phases' LANGUAGE C VOLATILE ROWS 3;
+COMMENT ON FUNCTION eros.sample_phases() IS 'internal: the phases, with what was counted since the last sample';
+
+CREATE FUNCTION eros.sample_handlers() RETURNS SETOF eros.sample_of_handler
+	AS 'MODULE_PATHNAME', 'eros_sample_handlers' LANGUAGE C VOLATILE ROWS 10;
+COMMENT ON FUNCTION eros.sample_handlers() IS 'internal: the handlers, with what was counted since the last sample';
+
+CREATE TABLE eros.history_ring (
+	span_s smallint NOT NULL CHECK (span_s IN (60, 3600)),
+	slot smallint NOT NULL CHECK (slot BETWEEN 0 AND 1439),
+	sampled_at timestamptz NOT NULL,
+	counted_since timestamptz NOT NULL,
+	server eros.sample_of_server NOT NULL,
+	phases eros.sample_of_phase[] NOT NULL,
+	handlers eros.sample_of_handler[] NOT NULL,
+	PRIMARY KEY (span_s, slot)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE eros.history_ring IS
+	'the history, in at most 1440 rows of a minute and 720 of an hour, each overwritten when its slot comes round again; written by the scheduler, read through eros.history_server, history_phase and history_handler';
+COMMENT ON COLUMN eros.history_ring.span_s IS '60: a minute, 3600: an hour';
+COMMENT ON COLUMN eros.history_ring.slot IS 'minute of the day, or hour of 30 days';
+COMMENT ON COLUMN eros.history_ring.sampled_at IS 'end of the minute or hour';
+COMMENT ON COLUMN eros.history_ring.counted_since IS 'since when its counters count: the sample before, or the scheduler''s start';
+COMMENT ON COLUMN eros.history_ring.server IS 'the database';
+COMMENT ON COLUMN eros.history_ring.phases IS 'the phases';
+COMMENT ON COLUMN eros.history_ring.handlers IS 'the handlers';
+
+CREATE FUNCTION eros.sum_up_history() RETURNS void
+	LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+	WITH minute AS (
+		SELECT r.*, to_timestamp(ceil(extract(epoch FROM r.sampled_at) / 3600) * 3600) AS hour
+		FROM eros.history_ring r
+		WHERE r.span_s = 60
+		  AND r.sampled_at > eros.now() - interval '1 day' AND r.sampled_at <= eros.now()
+	), hour AS (
+		SELECT m.hour, min(m.counted_since) AS counted_since,
+			   ROW(avg((m.server).active_users), avg((m.server).idle_users), avg((m.server).cache_bytes),
+				   max((m.server).workers), sum((m.server).scheduler_cpu_ms), sum((m.server).scheduler_wal_bytes),
+				   sum((m.server).returns), sum((m.server).halts), sum((m.server).halts_slow),
+				   sum((m.server).halts_forced), sum((m.server).touches_spilled), sum((m.server).touches_lost),
+				   sum((m.server).users_spilled), sum((m.server).evicted))::eros.sample_of_server AS server
+		FROM minute m
+		WHERE m.hour <= eros.now()
+		  AND NOT EXISTS (SELECT FROM eros.history_ring r WHERE r.span_s = 3600 AND r.sampled_at = m.hour)
+		GROUP BY m.hour
+	)
+	INSERT INTO eros.history_ring AS r (span_s, slot, sampled_at, counted_since, server, phases, handlers)
+	SELECT 3600, (extract(epoch FROM h.hour) / 3600)::bigint % 720, h.hour, h.counted_since, h.server,
+		   ARRAY(SELECT ROW(p.phase, avg(p.users), sum(p.transitions), sum(p.batches), sum(p.users_done),
+							sum(p.cpu_granted_ms), sum(p.cpu_used_ms), sum(p.cpu_yielded_ms),
+							sum(p.throttled_ms))::eros.sample_of_phase
+				 FROM minute m CROSS JOIN unnest(m.phases) p WHERE m.hour = h.hour GROUP BY p.phase),
+		   ARRAY(SELECT ROW(s.handler_id, max(s.phase), avg(s.jobs_pending), avg(s.jobs_failed), max(s.oldest_wait_ms),
+							sum(s.batches), sum(s.users_done), sum(s.batches_failed), sum(s.batches_halted),
+							sum(s.cpu_used_ms), sum(s.cpu_halted_ms), sum(s.results_stored), sum(s.hits),
+							sum(s.misses), sum(s.results_expired), sum(s.results_unread), sum(s.jobs_added),
+							sum(s.jobs_refreshing), sum(s.stored_bytes), sum(s.wal_bytes), sum(s.crossings),
+							sum(s.backfilled))::eros.sample_of_handler
+				 FROM minute m CROSS JOIN unnest(m.handlers) s WHERE m.hour = h.hour GROUP BY s.handler_id)
+	FROM hour h
+	ON CONFLICT (span_s, slot) DO UPDATE
+	SET sampled_at = EXCLUDED.sampled_at, counted_since = EXCLUDED.counted_since, server = EXCLUDED.server,
+		phases = EXCLUDED.phases, handlers = EXCLUDED.handlers
+$$;
+COMMENT ON FUNCTION eros.sum_up_history() IS
+	'internal: makes the samples of the hours that are over from those of their minutes: counters summed up, gauges averaged, workers and oldest_wait_ms the highest';
+
+-- Minutes (or hours) without a sample: nothing has changed, unless the server was down.
+CREATE VIEW eros.history_filled AS
+	WITH ring AS (
+		SELECT r.span_s, make_interval(secs => r.span_s) AS span, r.sampled_at, r.counted_since,
+			   r.server, r.phases, r.handlers,
+			   lag(r.sampled_at) OVER w AS before_at, lag(r.server) OVER w AS before_server,
+			   lag(r.phases) OVER w AS before_phases, lag(r.handlers) OVER w AS before_handlers,
+			   lead(r.sampled_at) OVER w IS NULL AS latest
+		FROM eros.history_ring r
+		WHERE r.sampled_at > eros.now() - CASE r.span_s WHEN 60 THEN interval '1 day' ELSE interval '30 days' END
+		  AND r.sampled_at <= eros.now()
+		WINDOW w AS (PARTITION BY r.span_s ORDER BY r.sampled_at)
+	), bounded AS (
+		SELECT r.*, coalesce(r.before_at <= r.counted_since AND r.counted_since < r.before_at + r.span, false) AS follows,
+			   to_timestamp(ceil(extract(epoch FROM r.counted_since) / r.span_s) * r.span_s) AS since
+		FROM ring r
+	)
+	SELECT t.at AS sampled_at, b.span, t.at = b.sampled_at AS changed,
+		   CASE WHEN t.at < b.sampled_at AND b.follows THEN b.before_server ELSE b.server END AS server,
+		   CASE WHEN t.at < b.sampled_at AND b.follows THEN b.before_phases ELSE b.phases END AS phases,
+		   CASE WHEN t.at < b.sampled_at AND b.follows THEN b.before_handlers ELSE b.handlers END AS handlers
+	FROM bounded b
+	CROSS JOIN LATERAL generate_series(
+		least(b.sampled_at, greatest(b.before_at + b.span, b.since,
+			to_timestamp(ceil(extract(epoch FROM eros.now()) / b.span_s) * b.span_s)
+				- CASE b.span_s WHEN 60 THEN interval '1 day' ELSE interval '30 days' END)),
+		CASE WHEN b.latest THEN to_timestamp(floor(extract(epoch FROM eros.now()) / b.span_s) * b.span_s)
+			 ELSE b.sampled_at END,
+		b.span) AS t (at);
+COMMENT ON VIEW eros.history_filled IS
+	'internal: the history with the minutes and hours in which nothing has changed, which have the gauges of the sample before and whose counters do not count; those without a server are left out';
+COMMENT ON COLUMN eros.history_filled.sampled_at IS 'end of the minute or hour';
+COMMENT ON COLUMN eros.history_filled.span IS '1 minute or 1 hour';
+COMMENT ON COLUMN eros.history_filled.changed IS 'whether there is a sample; if not, its counters count as zero';
+COMMENT ON COLUMN eros.history_filled.server IS 'the database';
+COMMENT ON COLUMN eros.history_filled.phases IS 'the phases';
+COMMENT ON COLUMN eros.history_filled.handlers IS 'the handlers';
+
+CREATE VIEW eros.history_server AS
+	SELECT f.sampled_at, f.span,
+		   (f.server).active_users,
+		   (f.server).idle_users,
+		   (f.server).cache_bytes,
+		   (f.server).workers,
+		   CASE WHEN f.changed THEN (f.server).scheduler_cpu_ms ELSE 0 END AS scheduler_cpu_ms,
+		   CASE WHEN f.changed THEN (f.server).scheduler_wal_bytes ELSE 0 END AS scheduler_wal_bytes,
+		   CASE WHEN f.changed THEN (f.server).returns ELSE 0 END AS returns,
+		   CASE WHEN f.changed THEN (f.server).halts ELSE 0 END AS halts,
+		   CASE WHEN f.changed THEN (f.server).halts_slow ELSE 0 END AS halts_slow,
+		   CASE WHEN f.changed THEN (f.server).halts_forced ELSE 0 END AS halts_forced,
+		   CASE WHEN f.changed THEN (f.server).touches_spilled ELSE 0 END AS touches_spilled,
+		   CASE WHEN f.changed THEN (f.server).touches_lost ELSE 0 END AS touches_lost,
+		   CASE WHEN f.changed THEN (f.server).users_spilled ELSE 0 END AS users_spilled,
+		   CASE WHEN f.changed THEN (f.server).evicted ELSE 0 END AS evicted,
+		   f.changed
+	FROM eros.history_filled f;
+COMMENT ON VIEW eros.history_server IS 'the history of this database: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
+COMMENT ON COLUMN eros.history_server.sampled_at IS 'end of the minute or hour, by eros.now()';
+COMMENT ON COLUMN eros.history_server.span IS '1 minute (the last 24 hours) or 1 hour (the last 30 days)';
+COMMENT ON COLUMN eros.history_server.active_users IS 'users of this database in shared memory';
+COMMENT ON COLUMN eros.history_server.idle_users IS 'users in eros.activity, in a phase';
+COMMENT ON COLUMN eros.history_server.cache_bytes IS 'bytes of live results';
+COMMENT ON COLUMN eros.history_server.workers IS 'workers that ran; of an hour: the most';
+COMMENT ON COLUMN eros.history_server.scheduler_cpu_ms IS 'CPU time of the scheduler, in ms';
+COMMENT ON COLUMN eros.history_server.scheduler_wal_bytes IS 'WAL that the scheduler wrote, in bytes';
+COMMENT ON COLUMN eros.history_server.returns IS 'idle or new users who became active';
+COMMENT ON COLUMN eros.history_server.halts IS 'batches halted, for whatever reason';
+COMMENT ON COLUMN eros.history_server.halts_slow IS 'halts by returning users that took longer than 500 ms';
+COMMENT ON COLUMN eros.history_server.halts_forced IS 'workers terminated because they did not yield to a halt';
+COMMENT ON COLUMN eros.history_server.touches_spilled IS 'touches that went to the table since the memory was full';
+COMMENT ON COLUMN eros.history_server.touches_lost IS 'touches that could not';
+COMMENT ON COLUMN eros.history_server.users_spilled IS 'active users moved to the table to make room';
+COMMENT ON COLUMN eros.history_server.evicted IS 'cache entries evicted at eros.cache_limit';
+COMMENT ON COLUMN eros.history_server.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
+
+CREATE VIEW eros.history_phase AS
+	SELECT f.sampled_at, f.span, p.phase,
+		   p.users,
+		   CASE WHEN f.changed THEN p.transitions ELSE 0 END AS transitions,
+		   CASE WHEN f.changed THEN p.batches ELSE 0 END AS batches,
+		   CASE WHEN f.changed THEN p.users_done ELSE 0 END AS users_done,
+		   CASE WHEN f.changed THEN p.cpu_granted_ms ELSE 0 END AS cpu_granted_ms,
+		   CASE WHEN f.changed THEN p.cpu_used_ms ELSE 0 END AS cpu_used_ms,
+		   CASE WHEN f.changed THEN p.cpu_yielded_ms ELSE 0 END AS cpu_yielded_ms,
+		   CASE WHEN f.changed THEN p.throttled_ms ELSE 0 END AS throttled_ms,
+		   coalesce(q.jobs_pending, 0) AS jobs_pending,
+		   f.changed
+	FROM eros.history_filled f
+	CROSS JOIN LATERAL unnest(f.phases) p
+	LEFT JOIN LATERAL (SELECT sum(h.jobs_pending)::bigint AS jobs_pending
+					   FROM unnest(f.handlers) h WHERE h.phase = p.phase) q ON true;
+COMMENT ON VIEW eros.history_phase IS 'the history per phase: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
+COMMENT ON COLUMN eros.history_phase.sampled_at IS 'end of the minute or hour, by eros.now()';
+COMMENT ON COLUMN eros.history_phase.span IS '1 minute (the last 24 hours) or 1 hour (the last 30 days)';
+COMMENT ON COLUMN eros.history_phase.phase IS 'number of the phase';
+COMMENT ON COLUMN eros.history_phase.users IS 'idle users in this phase';
+COMMENT ON COLUMN eros.history_phase.transitions IS 'crossings into it';
+COMMENT ON COLUMN eros.history_phase.batches IS 'calls of handlers';
+COMMENT ON COLUMN eros.history_phase.users_done IS 'jobs finished';
+COMMENT ON COLUMN eros.history_phase.cpu_granted_ms IS 'CPU time granted while there was work, in ms';
+COMMENT ON COLUMN eros.history_phase.cpu_used_ms IS 'CPU time used, in ms';
+COMMENT ON COLUMN eros.history_phase.cpu_yielded_ms IS 'CPU time left to others because the machine was contended, in ms';
+COMMENT ON COLUMN eros.history_phase.throttled_ms IS 'time that workers waited although jobs were due, in ms';
+COMMENT ON COLUMN eros.history_phase.jobs_pending IS 'pending jobs of its handlers';
+COMMENT ON COLUMN eros.history_phase.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
+
+CREATE VIEW eros.history_handler AS
+	SELECT f.sampled_at, f.span, h.handler_id, n.name AS handler, h.phase,
+		   h.jobs_pending,
+		   h.jobs_failed,
+		   h.oldest_wait_ms,
+		   CASE WHEN f.changed THEN h.batches ELSE 0 END AS batches,
+		   CASE WHEN f.changed THEN h.users_done ELSE 0 END AS users_done,
+		   CASE WHEN f.changed THEN h.batches_failed ELSE 0 END AS batches_failed,
+		   CASE WHEN f.changed THEN h.batches_halted ELSE 0 END AS batches_halted,
+		   CASE WHEN f.changed THEN h.cpu_used_ms ELSE 0 END AS cpu_used_ms,
+		   CASE WHEN f.changed THEN h.cpu_halted_ms ELSE 0 END AS cpu_halted_ms,
+		   CASE WHEN f.changed THEN h.results_stored ELSE 0 END AS results_stored,
+		   CASE WHEN f.changed THEN h.hits ELSE 0 END AS hits,
+		   CASE WHEN f.changed THEN h.misses ELSE 0 END AS misses,
+		   CASE WHEN f.changed THEN h.results_expired ELSE 0 END AS results_expired,
+		   CASE WHEN f.changed THEN h.results_unread ELSE 0 END AS results_unread,
+		   CASE WHEN f.changed THEN h.jobs_added ELSE 0 END AS jobs_added,
+		   CASE WHEN f.changed THEN h.jobs_refreshing ELSE 0 END AS jobs_refreshing,
+		   CASE WHEN f.changed THEN h.stored_bytes ELSE 0 END AS stored_bytes,
+		   CASE WHEN f.changed THEN h.wal_bytes ELSE 0 END AS wal_bytes,
+		   CASE WHEN f.changed THEN h.crossings ELSE 0 END AS crossings,
+		   CASE WHEN f.changed THEN h.backfilled ELSE 0 END AS backfilled,
+		   f.changed
+	FROM eros.history_filled f
+	CROSS JOIN LATERAL unnest(f.handlers) h
+	LEFT JOIN eros.handler n USING (handler_id);
+COMMENT ON VIEW eros.history_handler IS 'the history per handler: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
+COMMENT ON COLUMN eros.history_handler.sampled_at IS 'end of the minute or hour, by eros.now()';
+COMMENT ON COLUMN eros.history_handler.span IS '1 minute (the last 24 hours) or 1 hour (the last 30 days)';
+COMMENT ON COLUMN eros.history_handler.handler_id IS 'its number';
+COMMENT ON COLUMN eros.history_handler.handler IS 'its name; NULL when it has been dropped';
+COMMENT ON COLUMN eros.history_handler.phase IS 'the phase in which it ran';
+COMMENT ON COLUMN eros.history_handler.jobs_pending IS 'jobs to be run';
+COMMENT ON COLUMN eros.history_handler.jobs_failed IS 'jobs out of attempts';
+COMMENT ON COLUMN eros.history_handler.oldest_wait_ms IS 'for how long its oldest job had been due, in ms; of an hour: the longest';
+COMMENT ON COLUMN eros.history_handler.batches IS 'its calls';
+COMMENT ON COLUMN eros.history_handler.users_done IS 'jobs finished';
+COMMENT ON COLUMN eros.history_handler.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.history_handler.batches_halted IS 'calls that were halted';
+COMMENT ON COLUMN eros.history_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
+COMMENT ON COLUMN eros.history_handler.cpu_halted_ms IS 'part of it that was lost to halts, in ms';
+COMMENT ON COLUMN eros.history_handler.results_stored IS 'results stored';
+COMMENT ON COLUMN eros.history_handler.hits IS 'calls of eros.get() that found a result';
+COMMENT ON COLUMN eros.history_handler.misses IS 'calls of eros.get() that found none';
+COMMENT ON COLUMN eros.history_handler.results_expired IS 'results whose partition was dropped';
+COMMENT ON COLUMN eros.history_handler.results_unread IS 'of these, results that nobody had read';
+COMMENT ON COLUMN eros.history_handler.jobs_added IS 'jobs created';
+COMMENT ON COLUMN eros.history_handler.jobs_refreshing IS 'of these, for results that were about to expire';
+COMMENT ON COLUMN eros.history_handler.stored_bytes IS 'bytes of the results stored';
+COMMENT ON COLUMN eros.history_handler.wal_bytes IS 'WAL that its batches wrote, in bytes';
+COMMENT ON COLUMN eros.history_handler.crossings IS 'users who crossed into its phase while it was enabled';
+COMMENT ON COLUMN eros.history_handler.backfilled IS 'of jobs_added, those for users who had been idle already when it was added or enabled';
+COMMENT ON COLUMN eros.history_handler.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
+
+CREATE FUNCTION eros.note_scrape() RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'eros_note_scrape' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.note_scrape() IS
+	'notes that somebody collects the metrics of this database now, so that eros.checklist() knows; returns the time of EROS. In shared memory: works in a read-only transaction';
+
+CREATE FUNCTION eros.monitor_info(
+	OUT scraped_at timestamptz, OUT sampled_at timestamptz, OUT scheduler_wal_bytes bigint) RETURNS record
+	AS 'MODULE_PATHNAME', 'eros_monitor_info' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.monitor_info() IS
+	'internal: when the metrics were collected last, when the history was sampled last, and the WAL that the scheduler has written';
+
+CREATE FUNCTION eros.latency_info(
+	OUT operation text, OUT measured bigint, OUT mean_ms double precision, OUT p50_ms double precision,
+	OUT p99_ms double precision, OUT max_ms double precision) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_latency_info' LANGUAGE C VOLATILE ROWS 4;
+COMMENT ON FUNCTION eros.latency_info() IS 'internal: how long EROS''s own statements take; see eros.status_latency';
+
+CREATE VIEW eros.status_latency AS
+	SELECT i.operation, i.measured, i.mean_ms, i.p50_ms, i.p99_ms, i.max_ms FROM eros.latency_info() i;
+COMMENT ON VIEW eros.status_latency IS 'how long EROS''s own statements take in this database, since the server''s start';
+COMMENT ON COLUMN eros.status_latency.operation IS
+	'claim: a worker claims a batch; store: it stores the results and deletes the jobs; get: eros.get() for one user; sweep: a transaction that moved users who crossed a threshold';
+COMMENT ON COLUMN eros.status_latency.measured IS 'how many were measured: all, but of get one in 64';
+COMMENT ON COLUMN eros.status_latency.mean_ms IS 'average, in ms';
+COMMENT ON COLUMN eros.status_latency.p50_ms IS 'median, in ms; the upper bound of its class, classes being a fourth root of two apart';
+COMMENT ON COLUMN eros.status_latency.p99_ms IS '99th percentile, in ms, likewise';
+COMMENT ON COLUMN eros.status_latency.max_ms IS 'longest, in ms';
+
+------------------------------------------------------------------------------
+-- What was learned: thirty days of history, and what is not in it yet
+------------------------------------------------------------------------------
+
+-- Whole hours, and the minutes after the last of them.
+CREATE VIEW eros.history_whole AS
+	SELECT r.sampled_at, r.counted_since, r.span_s, r.server, r.phases, r.handlers
+	FROM eros.history_ring r
+	WHERE r.sampled_at > eros.now() - interval '30 days' AND r.sampled_at <= eros.now()
+	  AND (r.span_s = 3600 OR r.sampled_at > coalesce(
+		(SELECT max(o.sampled_at) FROM eros.history_ring o WHERE o.span_s = 3600 AND o.sampled_at <= eros.now()), '-infinity'));
+COMMENT ON VIEW eros.history_whole IS 'internal: each moment of the history once: its hours, and the minutes since the last whole hour';
+COMMENT ON COLUMN eros.history_whole.sampled_at IS 'end of the hour or minute';
+COMMENT ON COLUMN eros.history_whole.counted_since IS 'since when its counters count';
+COMMENT ON COLUMN eros.history_whole.span_s IS '60 or 3600';
+COMMENT ON COLUMN eros.history_whole.server IS 'the database';
+COMMENT ON COLUMN eros.history_whole.phases IS 'the phases';
+COMMENT ON COLUMN eros.history_whole.handlers IS 'the handlers';
+
+CREATE VIEW eros.learned_handler AS
+	SELECT s.handler_id, sum(s.users_done)::bigint AS users_done, sum(s.cpu_used_ms) AS cpu_used_ms,
+		   sum(s.results_stored)::bigint AS results_stored, sum(s.stored_bytes)::bigint AS stored_bytes,
+		   sum(s.wal_bytes)::bigint AS wal_bytes, sum(s.jobs_added)::bigint AS jobs_added,
+		   sum(s.jobs_refreshing)::bigint AS jobs_refreshing, sum(s.crossings)::bigint AS crossings,
+		   sum(s.backfilled)::bigint AS backfilled, sum(s.results_expired)::bigint AS results_expired,
+		   sum(s.results_unread)::bigint AS results_unread
+	FROM (SELECT (unnest(w.handlers)).* FROM eros.history_whole w
+		  UNION ALL
+		  SELECT * FROM eros.sample_handlers()) s
+	GROUP BY 1;
+COMMENT ON VIEW eros.learned_handler IS 'internal: what was counted of each handler in the last 30 days';
+COMMENT ON COLUMN eros.learned_handler.handler_id IS 'its number';
+COMMENT ON COLUMN eros.learned_handler.users_done IS 'jobs finished';
+COMMENT ON COLUMN eros.learned_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
+COMMENT ON COLUMN eros.learned_handler.results_stored IS 'results stored';
+COMMENT ON COLUMN eros.learned_handler.stored_bytes IS 'bytes of them in the cache';
+COMMENT ON COLUMN eros.learned_handler.wal_bytes IS 'WAL that its batches wrote, in bytes';
+COMMENT ON COLUMN eros.learned_handler.jobs_added IS 'jobs created';
+COMMENT ON COLUMN eros.learned_handler.jobs_refreshing IS 'of these, for results that were about to expire';
+COMMENT ON COLUMN eros.learned_handler.crossings IS 'users who crossed into its phase while it was enabled';
+COMMENT ON COLUMN eros.learned_handler.backfilled IS 'of jobs_added, those for users who had been idle already';
+COMMENT ON COLUMN eros.learned_handler.results_expired IS 'results whose partition was dropped';
+COMMENT ON COLUMN eros.learned_handler.results_unread IS 'of these, results that nobody had read';
+
+CREATE VIEW eros.learned_phase AS
+	SELECT s.phase, sum(s.transitions)::bigint AS transitions, sum(s.cpu_granted_ms) AS cpu_granted_ms,
+		   sum(s.cpu_used_ms) AS cpu_used_ms
+	FROM (SELECT (unnest(w.phases)).* FROM eros.history_whole w
+		  UNION ALL
+		  SELECT * FROM eros.sample_phases()) s
+	GROUP BY 1;
+COMMENT ON VIEW eros.learned_phase IS 'internal: what was counted of each phase in the last 30 days';
+COMMENT ON COLUMN eros.learned_phase.phase IS 'number of the phase';
+COMMENT ON COLUMN eros.learned_phase.transitions IS 'crossings into it';
+COMMENT ON COLUMN eros.learned_phase.cpu_granted_ms IS 'CPU time granted, in ms';
+COMMENT ON COLUMN eros.learned_phase.cpu_used_ms IS 'CPU time used, in ms';
+
+CREATE VIEW eros.learned_server AS
+	SELECT extract(epoch FROM eros.now() - min(w.counted_since) - sum(w.down))::double precision AS covered_s,
+		   greatest(max((w.server).active_users), max(i.active_users)) AS most_active,
+		   greatest(max((w.server).active_users + (w.server).idle_users), max(i.active_users + p.idle)) AS most_users,
+		   sum((w.server).scheduler_wal_bytes)::bigint AS scheduler_wal_bytes,
+		   sum((w.server).scheduler_cpu_ms) AS scheduler_cpu_ms
+	FROM (SELECT o.*, greatest(o.counted_since - lag(o.sampled_at) OVER (ORDER BY o.sampled_at)
+							   - make_interval(secs => o.span_s), interval '0') AS down
+		  FROM eros.history_whole o) w
+	CROSS JOIN eros.database_info() i
+	CROSS JOIN (SELECT coalesce(sum(f.users), 0)::bigint AS idle FROM eros.phase_info() f) p;
+COMMENT ON VIEW eros.learned_server IS 'internal: what the last 30 days say of the database';
+COMMENT ON COLUMN eros.learned_server.covered_s IS 'time that the history covers, in seconds, without that in which the server was down; NULL: none';
+COMMENT ON COLUMN eros.learned_server.most_active IS 'most users who were active at a time';
+COMMENT ON COLUMN eros.learned_server.most_users IS 'most users who were known at a time, active or idle';
+COMMENT ON COLUMN eros.learned_server.scheduler_wal_bytes IS 'WAL that the scheduler wrote, in bytes';
+COMMENT ON COLUMN eros.learned_server.scheduler_cpu_ms IS 'CPU time of the scheduler, in ms';
+
+CREATE VIEW eros.status_worth AS
+	SELECT h.name AS handler, h.phase,
+		   coalesce(l.results_expired - l.results_unread, 0) AS results_read,
+		   coalesce(l.results_unread, 0) AS results_unread,
+		   coalesce((l.results_expired - l.results_unread) * c.ms, 0) AS cpu_read_ms,
+		   coalesce(l.results_unread * c.ms, 0) AS cpu_unread_ms,
+		   u.percent AS unread_percent,
+		   CASE WHEN coalesce(l.results_expired, 0) < 100
+				THEN 'too early to tell: fewer than 100 results have expired'
+				WHEN u.percent < 50 THEN 'keep it: most results are read'
+				WHEN l.jobs_refreshing >= 0.2 * l.jobs_added
+				THEN format('double its ttl: %s %% of its jobs refresh results before they expire, half of that is saved, %s s of CPU',
+							round(100.0 * l.jobs_refreshing / l.jobs_added),
+							round((l.cpu_used_ms * l.jobs_refreshing / l.jobs_added / 2 / 1000)::numeric, 1))
+				WHEN n.phase IS NULL THEN 'it is in the last phase: compute less, or only for those who come back'
+				WHEN n.back >= 0.05
+				THEN format('move it to phase %s: %s %% of the users come back before that, which saves %s s of CPU',
+							n.phase, round(100 * n.back::numeric), round((l.cpu_used_ms * n.back / 1000)::numeric, 1))
+				ELSE format('few users come back before phase %s: compute less, or only for those who come back', n.phase)
+		   END AS suggestion
+	FROM eros.handler h
+	LEFT JOIN eros.learned_handler l USING (handler_id)
+	CROSS JOIN LATERAL (SELECT l.cpu_used_ms / nullif(l.results_stored, 0) AS ms) c
+	CROSS JOIN LATERAL (SELECT round(100.0 * l.results_unread / nullif(l.results_expired, 0), 1)::double precision AS percent) u
+	LEFT JOIN LATERAL (
+		SELECT p.phase,
+			   1 - (SELECT t.transitions FROM eros.learned_phase t WHERE t.phase = p.phase)
+				   / nullif((SELECT t.transitions FROM eros.learned_phase t WHERE t.phase = h.phase), 0)::double precision AS back
+		FROM eros.phase p WHERE p.phase > h.phase ORDER BY p.phase LIMIT 1) n ON true
+	ORDER BY h.phase, h.name;
+COMMENT ON VIEW eros.status_worth IS
+	'was it worth it: per handler, CPU spent on results that were read and on results that expired unread, in the last 30 days, and what might be saved';
+COMMENT ON COLUMN eros.status_worth.handler IS 'its name';
+COMMENT ON COLUMN eros.status_worth.phase IS 'the phase in which it runs';
+COMMENT ON COLUMN eros.status_worth.results_read IS 'results that were read before they expired';
+COMMENT ON COLUMN eros.status_worth.results_unread IS 'results that expired without having been read; estimated, see eros.status_handler';
+COMMENT ON COLUMN eros.status_worth.cpu_read_ms IS 'CPU spent on the former, in ms: their number times the CPU per result stored, failed and halted calls included';
+COMMENT ON COLUMN eros.status_worth.cpu_unread_ms IS 'CPU spent on the latter, in ms, likewise';
+COMMENT ON COLUMN eros.status_worth.unread_percent IS 'results_unread in percent of both; NULL: none has expired yet';
+COMMENT ON COLUMN eros.status_worth.suggestion IS 'what might be done, with its figures';
+
+------------------------------------------------------------------------------
+-- Prediction
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.cpu_formula(workers integer DEFAULT NULL,
+	OUT phase smallint, OUT cores double precision) RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 3 SET search_path = pg_catalog, pg_temp AS $$
+	WITH share AS (
+		SELECT p.phase, least(p.cpu_percent, current_setting('eros.cpu_cap')::double precision) / 100 AS share,
+			   coalesce(workers, current_setting('eros.workers')::integer) AS workers,
+			   current_setting('eros.cpu_cap')::double precision / 100 * eros.cpu_cores() AS cap
+		FROM eros.phase p
+	), lower AS (
+		SELECT s.*, coalesce(sum(s.share) OVER (ORDER BY s.phase ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+		FROM share s
+	), mine AS (
+		SELECT l.*, l.workers * greatest(least(l.share, 1 - l.before), 0) AS wanted FROM lower l
+	)
+	SELECT m.phase, m.wanted * least(1, m.cap / nullif(sum(m.wanted) OVER (), 0)) FROM mine m ORDER BY 1
+$$;
+COMMENT ON FUNCTION eros.cpu_formula(integer) IS
+	'the CPU, in cores, that each phase takes while it has work, with so many workers (default: eros.workers). EROS was conceived with CPU = the sum over the phases of users x share; but 100,000 sleeping users are batches of 250 on a constant share, so it is workers x share: each worker gives each phase its share of a core, lower phases first, at most one core in all; all together at most eros.cpu_cap percent of eros.cpu_cores()';
+
+CREATE FUNCTION eros.memory_formula(active_users bigint, cached_results bigint,
+	bytes_per_user double precision DEFAULT 1024, bytes_per_result double precision DEFAULT 51200)
+	RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'SELECT active_users * bytes_per_user + cached_results * bytes_per_result';
+COMMENT ON FUNCTION eros.memory_formula(bigint, bigint, double precision, double precision) IS
+	'memory, in bytes: active users x bytes + cached results x bytes. EROS was conceived with 1 KB and 50 KB, the defaults; eros.predict() shows it with these and with the measured sizes';
+
+CREATE FUNCTION eros.tracker_formula(active_users bigint) RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	-- P(a partition has more than 7/8 of its slots): Poisson, by the logistic approximation of the normal
+	SELECT 256 * (128 + 32 * (32 + coalesce(sum((2 ^ k) / (1 + exp(greatest(least(
+			1.702 * (0.875 * 2 ^ k + 0.5 - active_users / 256.0) / sqrt(greatest(active_users, 1) / 256.0), 500), -500)))), 0)))
+	FROM generate_series(5, 24) k
+$$;
+COMMENT ON FUNCTION eros.tracker_formula(bigint) IS
+	'shared memory, in bytes, that so many active users take: 256 partitions, each a table of 32 slots of 32 bytes that is doubled when it is 7/8 full; what was taken once is kept';
+
+CREATE FUNCTION eros.drain_formula(work double precision[], share double precision[], workers integer, cap double precision)
+	RETURNS double precision
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	rate double precision[];
+	left_of_core double precision;
+	total double precision;
+	step double precision;
+	seconds double precision := 0;
+BEGIN
+	LOOP
+		left_of_core := 1;
+		total := 0;
+		step := NULL;
+		FOR i IN 1..coalesce(cardinality(work), 0) LOOP
+			rate[i] := CASE WHEN work[i] > 1e-9 THEN least(share[i], left_of_core) ELSE 0 END;
+			left_of_core := left_of_core - rate[i];
+			total := total + workers * rate[i];
+		END LOOP;
+		EXIT WHEN total <= 0;
+		FOR i IN 1..cardinality(work) LOOP
+			CONTINUE WHEN rate[i] <= 0;
+			rate[i] := workers * rate[i] * least(1, cap / total);
+			step := least(step, work[i] / rate[i]);
+		END LOOP;
+		seconds := seconds + step;
+		FOR i IN 1..cardinality(work) LOOP
+			work[i] := greatest(work[i] - rate[i] * step, 0);
+		END LOOP;
+	END LOOP;
+	IF (SELECT max(w) FROM unnest(work) w) > 1e-9 THEN
+		RETURN 'infinity';
+	END IF;
+	RETURN seconds;
+END $$;
+COMMENT ON FUNCTION eros.drain_formula(double precision[], double precision[], integer, double precision) IS
+	'the time, in seconds, until so many workers have done the work of all phases (CPU seconds, and shares of a core, in the phases'' order), at most cap cores in all: each worker gives each phase with work its share, lower phases first, until one is done, and so on; infinity when they never are';
+
+CREATE FUNCTION eros.activity_row_bytes() RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	-- heap 60, primary key 28 at 70 % full, index by phase 28 at 70 % full, a fifth dead before vacuum
+	AS 'SELECT (60 + 28 / 0.7 + 28 / 0.7) * 1.2';
+COMMENT ON FUNCTION eros.activity_row_bytes() IS
+	'what a row of eros.activity takes on disk, in bytes: a tuple of 60, two index entries of 28 in pages 70 percent full, and a fifth of dead rows, as many as autovacuum allows by default';
+
+CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'SELECT 330.0::double precision';
+COMMENT ON FUNCTION eros.job_wal_bytes() IS
+	'WAL for the creation of a job, in bytes, without full page images: a tuple, two index entries, a part of the commit';
+
+CREATE FUNCTION eros.result_wal_bytes(result_bytes double precision) RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'SELECT result_bytes + 380';
+COMMENT ON FUNCTION eros.result_wal_bytes(double precision) IS
+	'WAL for a job that is done, in bytes, without full page images: the job locked and deleted, the stored result with its index entries';
+
+CREATE FUNCTION eros.predict(
+	users bigint,
+	active_users bigint DEFAULT NULL,
+	idles_per_day double precision DEFAULT NULL,
+	cost_ms double precision DEFAULT 5,
+	result_bytes double precision DEFAULT 51200,
+	workers integer DEFAULT NULL,
+	within interval DEFAULT '8 hours',
+	OUT quantity text, OUT phase smallint, OUT handler text, OUT value double precision, OUT unit text, OUT basis text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 40 SET search_path = pg_catalog, pg_temp AS $$
+	WITH given AS MATERIALIZED (
+		SELECT greatest(predict.users, 0) AS users,
+			   coalesce(predict.workers, current_setting('eros.workers')::integer) AS workers,
+			   current_setting('eros.cpu_cap')::double precision / 100 * eros.cpu_cores() AS cap,
+			   s.covered_s, s.most_active, s.most_users, s.scheduler_wal_bytes
+		FROM eros.learned_server s
+	), split AS MATERIALIZED (
+		-- who is active at the same time, and who is idle then
+		SELECT g.*, a.active, g.users - a.active AS idle, a.basis
+		FROM given g CROSS JOIN LATERAL (
+			SELECT least(g.users, coalesce(predict.active_users, round(g.users * nullif(g.most_active, 0)::numeric / nullif(g.most_users, 0)),
+										   round(g.users * 0.02)))::bigint AS active,
+				   CASE WHEN predict.active_users IS NOT NULL THEN 'given'
+						WHEN g.most_active > 0 THEN 'measured: most active at a time here' ELSE 'guess: 2 % of the users' END AS basis) a
+	), phase AS MATERIALIZED (
+		-- crossings a second: as measured here per user, or by idles_per_day
+		SELECT p.phase, p.idle_after, f.cores AS limit_cores, least(p.cpu_percent, current_setting('eros.cpu_cap')::double precision) / 100 AS share,
+			   CASE WHEN predict.idles_per_day IS NULL AND first.transitions > 0 AND s.covered_s >= 60
+					THEN s.users * (coalesce(l.transitions, 0) / s.covered_s / nullif(s.most_users, 0))
+					ELSE s.users * coalesce(predict.idles_per_day, 3) / 86400
+						 * coalesce(l.transitions / nullif(first.transitions, 0)::double precision, 1) END AS crossings,
+			   CASE WHEN predict.idles_per_day IS NOT NULL THEN 'given'
+					WHEN first.transitions > 0 AND s.covered_s >= 60 THEN 'measured' ELSE 'guess: 3 idle times a user and day' END AS basis
+		FROM split s CROSS JOIN eros.phase p
+		JOIN eros.cpu_formula(predict.workers) f USING (phase)
+		LEFT JOIN eros.learned_phase l USING (phase)
+		LEFT JOIN LATERAL (SELECT o.transitions FROM eros.learned_phase o ORDER BY o.phase LIMIT 1) first ON true
+	), handler AS MATERIALIZED (
+		-- without a handler: an imaginary one in each phase
+		SELECT h.name AS handler, h.phase, h.ttl,
+			   coalesce(l.cpu_used_ms / nullif(l.users_done, 0), predict.cost_ms) AS cost_ms,
+			   coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision, predict.result_bytes + 112) AS entry_bytes,
+			   coalesce(l.results_stored / nullif(l.users_done, 0)::double precision, 1) AS results_per_job,
+			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision, 1) AS jobs_per_crossing,
+			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(predict.result_bytes)) AS wal_per_job,
+			   CASE WHEN l.users_done > 0 THEN 'measured' ELSE 'guess' END AS basis
+		FROM eros.handler h LEFT JOIN eros.learned_handler l USING (handler_id)
+		WHERE h.enabled
+		UNION ALL
+		SELECT NULL, p.phase, interval '24 hours', predict.cost_ms, predict.result_bytes + 112, 1, 1,
+			   eros.result_wal_bytes(predict.result_bytes), 'guess'
+		FROM eros.phase p WHERE NOT EXISTS (SELECT FROM eros.handler h WHERE h.enabled)
+	), load AS MATERIALIZED (
+		SELECT h.*, p.share, p.limit_cores, p.crossings * h.jobs_per_crossing AS jobs,
+			   s.idle * h.results_per_job AS results, s.idle * h.cost_ms / 1000 AS work_s
+		FROM handler h JOIN phase p USING (phase) CROSS JOIN split s
+	), work AS MATERIALIZED (
+		SELECT array_agg(coalesce(w.work_s, 0) ORDER BY p.phase) AS work, array_agg(p.share ORDER BY p.phase) AS share,
+			   min(w.basis) AS basis
+		FROM phase p LEFT JOIN (SELECT l.phase, sum(l.work_s) AS work_s, min(l.basis) AS basis FROM load l GROUP BY 1) w USING (phase)
+	), answer (n, quantity, phase, handler, value, unit, basis) AS (
+		SELECT 10, 'active users', NULL::smallint, NULL::text, s.active::double precision, 'users', s.basis FROM split s
+		UNION ALL
+		SELECT 11, 'idle users', NULL, NULL, s.idle, 'users', 'all but the active ones' FROM split s
+		UNION ALL
+		SELECT 20, 'transitions', p.phase, NULL, p.crossings, 'per second', p.basis FROM phase p
+		UNION ALL
+		SELECT 21, 'jobs', l.phase, l.handler, l.jobs, 'per second', 'crossings x jobs per crossing, ' || l.basis FROM load l
+		UNION ALL
+		SELECT 30, 'cpu', l.phase, l.handler, l.jobs * l.cost_ms / 1000, 'cores',
+			   format('jobs x %s ms, %s', round(l.cost_ms::numeric, 3), l.basis) FROM load l
+		UNION ALL
+		SELECT 31, 'cpu', l.phase, NULL, sum(l.jobs * l.cost_ms / 1000), 'cores', 'sum of its handlers'
+		FROM load l WHERE l.handler IS NOT NULL GROUP BY l.phase
+		UNION ALL
+		SELECT 32, 'cpu', NULL, NULL, coalesce(sum(l.jobs * l.cost_ms / 1000), 0), 'cores', 'sum of the phases' FROM load l
+		UNION ALL
+		SELECT 33, 'cpu at most', p.phase, NULL, p.limit_cores, 'cores', 'eros.cpu_formula(): workers x share' FROM phase p
+		UNION ALL
+		SELECT 34, 'cpu at most', NULL, NULL, sum(p.limit_cores), 'cores', 'sum of the phases, at most eros.cpu_cap' FROM phase p
+		UNION ALL
+		SELECT 40, 'shared memory', NULL, NULL, eros.tracker_formula(s.active), 'bytes', 'eros.tracker_formula(): active users' FROM split s
+		UNION ALL
+		SELECT 41, 'memory', NULL, NULL, eros.memory_formula(s.active, r.results,
+				eros.tracker_formula(s.active) / greatest(s.active, 1), coalesce(r.bytes / nullif(r.results, 0), 0)), 'bytes',
+			   'eros.memory_formula() with the measured sizes'
+		FROM split s CROSS JOIN (SELECT coalesce(sum(l.results), 0)::bigint AS results, coalesce(sum(l.results * l.entry_bytes), 0) AS bytes FROM load l) r
+		UNION ALL
+		SELECT 42, 'memory as conceived', NULL, NULL, eros.memory_formula(s.active, r.results), 'bytes',
+			   'eros.memory_formula() with 1 KB a user and 50 KB a result'
+		FROM split s CROSS JOIN (SELECT coalesce(sum(l.results), 0)::bigint AS results FROM load l) r
+		UNION ALL
+		SELECT 50, 'eros.activity', NULL, NULL, s.idle * eros.activity_row_bytes(), 'bytes', 'idle users x bytes a row, with indexes' FROM split s
+		UNION ALL
+		SELECT 51, 'eros.cache', l.phase, l.handler, l.results * l.entry_bytes, 'bytes',
+			   format('idle users x %s bytes a result, %s', round(l.entry_bytes), l.basis) FROM load l
+		UNION ALL
+		SELECT 52, 'eros.cache', NULL, NULL, coalesce(sum(l.results * l.entry_bytes), 0), 'bytes', 'sum of the handlers; live results' FROM load l
+		UNION ALL
+		SELECT 60, 'wal', NULL, NULL, j.wal + j.jobs * eros.job_wal_bytes(), 'bytes per second',
+			   'jobs x WAL a job: done as measured or guessed, created by eros.job_wal_bytes()'
+		FROM (SELECT coalesce(sum(l.jobs * l.wal_per_job), 0) AS wal, coalesce(sum(l.jobs), 0) AS jobs FROM load l) j
+		UNION ALL
+		SELECT 61, 'rows written', NULL, NULL, p.crossings + j.jobs * 4, 'per second',
+			   'a row of eros.activity a crossing; a job made and deleted, a result stored and its predecessor deleted'
+		FROM (SELECT sum(f.crossings) AS crossings FROM phase f) p
+		CROSS JOIN (SELECT coalesce(sum(l.jobs), 0) AS jobs FROM load l) j
+		UNION ALL
+		SELECT 70, 'time until all idle are done', NULL, NULL, eros.drain_formula(w.work, w.share, s.workers, s.cap), 'seconds',
+			   format('eros.drain_formula(): every handler once for each idle user, %s workers', s.workers)
+		FROM work w CROSS JOIN split s
+		UNION ALL
+		SELECT 71, 'workers to be done in time', NULL, NULL, n.workers, 'workers',
+			   format('the fewest that are done within %s; NULL: not with %s cores', predict.within, round(s.cap::numeric, 2))
+		FROM split s CROSS JOIN work w LEFT JOIN LATERAL (
+			SELECT c.workers FROM generate_series(1, 64) c (workers)
+			WHERE eros.drain_formula(w.work, w.share, c.workers, s.cap) <= extract(epoch FROM predict.within)
+			ORDER BY 1 LIMIT 1) n ON true
+	)
+	SELECT a.quantity, a.phase, a.handler, a.value, a.unit, a.basis FROM answer a ORDER BY a.n, a.phase NULLS LAST, a.handler NULLS LAST
+$$;
+COMMENT ON FUNCTION eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval) IS
+	'what so many users would cost here: CPU per phase and handler, shared memory, sizes, WAL and rows written, how long until everybody who is idle has been processed, how many workers are done within a time. What ran here in the last 30 days is what it goes by; the other parameters are for what has not been measured: users active at the same time, times a day that a user becomes idle, CPU per user and call in ms, bytes of a result. The first two, when given, are taken instead of what was measured';
+
+CREATE VIEW eros.status_prediction AS
+	WITH learned AS MATERIALIZED (
+		SELECT h.name AS handler, h.phase, l.*,
+			   l.cpu_used_ms / nullif(l.users_done, 0) AS cost_ms, coalesce(i.pending, 0) + coalesce(i.failed, 0) AS left_over
+		FROM eros.handler h JOIN eros.learned_handler l USING (handler_id) LEFT JOIN eros.handler_info() i USING (handler_id)
+	), s AS MATERIALIZED (SELECT * FROM eros.learned_server),
+	i AS MATERIALIZED (SELECT * FROM eros.database_info()),
+	idle AS MATERIALIZED (SELECT coalesce(sum(f.users), 0) AS users FROM eros.phase_info() f),
+	figure (n, quantity, phase, handler, predicted, measured, unit) AS (
+		SELECT 1, 'jobs', l.phase, l.handler, l.crossings::double precision,
+			   (l.jobs_added - l.jobs_refreshing - l.backfilled)::double precision, 'jobs' FROM learned l
+		UNION ALL
+		SELECT 2, 'cpu', l.phase, l.handler,
+			   (l.crossings + l.jobs_refreshing + l.backfilled - l.left_over) * l.cost_ms / 1000, l.cpu_used_ms / 1000, 'seconds'
+		FROM learned l
+		UNION ALL
+		SELECT 3, 'shared memory', NULL, NULL, eros.tracker_formula(greatest(s.most_active, i.tracker_users)), i.tracker_bytes, 'bytes'
+		FROM s CROSS JOIN i
+		UNION ALL
+		SELECT 4, 'eros.cache', NULL, NULL,
+			   (SELECT coalesce(sum((i.active_users + (SELECT coalesce(sum(f.users), 0) FROM eros.phase_info() f WHERE f.phase >= l.phase))
+					* l.results_stored / nullif(l.users_done, 0)::double precision
+					* (l.stored_bytes / nullif(l.results_stored, 0)::double precision)), 0) FROM learned l),
+			   i.cache_bytes, 'bytes'
+		FROM i
+		UNION ALL
+		SELECT 5, 'eros.activity', NULL, NULL, idle.users * eros.activity_row_bytes(),
+			   pg_total_relation_size('eros.activity'), 'bytes' FROM idle
+		UNION ALL
+		SELECT 6, 'wal', NULL, NULL,
+			   sum(l.jobs_added * eros.job_wal_bytes()
+				   + l.users_done * eros.result_wal_bytes(l.stored_bytes / nullif(l.results_stored, 0)::double precision - 112)),
+			   sum(l.wal_bytes) + min(s.scheduler_wal_bytes), 'bytes' FROM learned l CROSS JOIN s
+	)
+	SELECT b.quantity, b.phase, b.handler, b.predicted, b.measured, b.unit,
+		   round((100 * (b.predicted - b.measured) / nullif(b.measured, 0))::numeric, 1)::double precision AS error_percent
+	FROM figure b ORDER BY b.n, b.phase NULLS LAST, b.handler NULLS LAST;
+COMMENT ON VIEW eros.status_prediction IS
+	'what the formulas of eros.predict() say of what ran here in the last 30 days, beside what was measured';
+COMMENT ON COLUMN eros.status_prediction.quantity IS
+	'jobs: one for each crossing into the handler''s phase; cpu: jobs times cost per user; shared memory: eros.tracker_formula() of the most users who were active at a time; eros.cache: live results, one per handler for each user who has reached its phase, times bytes a result; eros.activity: idle users times eros.activity_row_bytes(); wal: jobs times eros.job_wal_bytes() and eros.result_wal_bytes()';
+COMMENT ON COLUMN eros.status_prediction.phase IS 'the phase, where it is of one';
+COMMENT ON COLUMN eros.status_prediction.handler IS 'the handler, where it is of one';
+COMMENT ON COLUMN eros.status_prediction.predicted IS 'what the formula says';
+COMMENT ON COLUMN eros.status_prediction.measured IS 'what was measured';
+COMMENT ON COLUMN eros.status_prediction.unit IS 'jobs, seconds or bytes';
+COMMENT ON COLUMN eros.status_prediction.error_percent IS 'predicted against measured, in percent of measured; NULL: nothing was measured';
+
+------------------------------------------------------------------------------
+-- Checklist
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.checklist(
+	OUT item integer, OUT level text, OUT topic text, OUT state text, OUT measured text, OUT threshold text, OUT advice text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 16 SET search_path = pg_catalog, pg_temp AS $$
+	WITH i AS MATERIALIZED (SELECT * FROM eros.database_info()),
+	s AS MATERIALIZED (SELECT * FROM eros.learned_server),
+	last_phase AS MATERIALIZED (SELECT max(p.phase) AS phase FROM eros.phase p),
+	cpu AS MATERIALIZED (
+		SELECT l.phase, p.used, p.granted FROM last_phase l
+		LEFT JOIN (SELECT h.phase, sum(h.cpu_used_ms) AS used, sum(h.cpu_granted_ms) AS granted FROM eros.learned_phase h GROUP BY 1) p USING (phase)
+	), halt AS MATERIALIZED (SELECT * FROM eros.halt_info()),
+	latency AS MATERIALIZED (
+		SELECT l.operation, l.measured, l.p99_ms, t.limit_ms
+		FROM eros.latency_info() l JOIN (VALUES ('claim', 50.0), ('store', 500.0), ('get', 5.0), ('sweep', 1000.0)) t (operation, limit_ms) USING (operation)
+	), queue AS MATERIALIZED (SELECT max(q.oldest_wait) AS oldest_wait FROM eros.status_queue q),
+	worker AS MATERIALIZED (
+		SELECT count(*) AS running, min(w.cpu_used_ms) AS least, max(w.cpu_used_ms) AS most FROM eros.worker_info() w
+	), handler AS MATERIALIZED (
+		SELECT count(*) AS handlers, sum(h.hits) AS hits, sum(h.misses) AS misses FROM eros.status_handler h WHERE h.enabled
+	), monitor AS MATERIALIZED (SELECT * FROM eros.monitor_info()),
+	timeline AS MATERIALIZED (SELECT c.timeline_id FROM pg_control_checkpoint() c),
+	replica AS MATERIALIZED (
+		SELECT count(*) AS replicas, count(DISTINCT r.client_addr) AS places FROM pg_stat_replication r
+	), elsewhere AS MATERIALIZED (
+		SELECT (SELECT count(*) FROM pg_foreign_server) AS servers, (SELECT count(*) FROM pg_publication) AS publications
+	), table_size AS MATERIALIZED (
+		SELECT max(pg_total_relation_size(t)) AS bytes
+		FROM unnest(ARRAY['eros.activity', 'eros.job']::regclass[]
+			|| ARRAY(SELECT c.partition FROM eros.cache_partitions() c)) t
+	), list (item, needed_from, level, topic, state, measured, threshold, advice) AS (
+		SELECT 1, 0, '1K', format('CPU of phase %s watched', c.phase),
+			   CASE WHEN c.used IS NULL OR c.granted = 0 THEN 'to do' WHEN c.used > 1.1 * c.granted + 1000 THEN 'attention' ELSE 'ok' END,
+			   format('%s s used, %s s granted, in 30 days', round((coalesce(c.used, 0) / 1000)::numeric, 1), round((coalesce(c.granted, 0) / 1000)::numeric, 1)),
+			   'used at most 110 % of granted',
+			   CASE WHEN coalesce(c.granted, 0) = 0 THEN 'nothing has run in this phase yet: register a handler for it, and look again'
+					ELSE 'look at eros.history_phase; a handler whose C code does not check for interrupts cannot be paced' END
+		FROM cpu c
+		UNION ALL
+		SELECT 2, 0, '1K', 'halt response',
+			   CASE WHEN h.halts = 0 THEN 'to do' WHEN h.p99_ms < 500 AND h.forced = 0 THEN 'ok' ELSE 'attention' END,
+			   CASE WHEN h.halts = 0 THEN 'no halt yet' ELSE format('p99 %s ms, longest %s ms, of %s halts; %s workers terminated',
+					round(h.p99_ms::numeric, 1), round(h.max_ms::numeric, 1), h.halts, h.forced) END,
+			   'p99 below 500 ms, none terminated',
+			   CASE WHEN h.halts = 0 THEN 'touch users while a worker computes for them, and look again'
+					ELSE 'lower the handlers'' work_mem; see Troubleshooting in docs/operations.md' END
+		FROM halt h
+		UNION ALL
+		SELECT 3, 0, '1K', 'memory of the activity tracker',
+			   CASE WHEN i.touches_lost > 0 OR i.users_spilled > 0 OR i.tracker_users > 0.75 * i.tracker_capacity THEN 'attention' ELSE 'ok' END,
+			   format('%s users of %s, %s', i.tracker_users, i.tracker_capacity, pg_size_pretty(i.tracker_bytes)),
+			   'at most 75 % full, nobody spilled', 'raise eros.tracker_memory'
+		FROM i
+		UNION ALL
+		SELECT 4, 0, '1K', 'database query performance',
+			   CASE WHEN sum(l.measured) = 0 THEN 'to do' WHEN bool_or(l.p99_ms > l.limit_ms) THEN 'attention' ELSE 'ok' END,
+			   coalesce(string_agg(format('%s %s ms', l.operation, round(l.p99_ms::numeric, 2)), ', ' ORDER BY l.operation) FILTER (WHERE l.measured > 0), 'nothing yet'),
+			   'p99: ' || string_agg(format('%s %s ms', l.operation, l.limit_ms::integer), ', ' ORDER BY l.operation),
+			   'look at eros.status_latency; end long transactions, which keep dead rows of eros.job; see whether the disk is slow'
+		FROM latency l
+		UNION ALL
+		SELECT 5, 1000, '10K', 'second worker, and balance between workers',
+			   CASE WHEN current_setting('eros.workers')::integer < 2
+					THEN CASE WHEN q.oldest_wait > interval '1 hour' THEN 'to do' ELSE 'does not apply' END
+					WHEN w.running < 2 THEN 'ok' WHEN w.least < 0.25 * w.most THEN 'attention' ELSE 'ok' END,
+			   format('%s of %s workers run%s; longest wait %s', w.running, current_setting('eros.workers'),
+					  CASE WHEN w.running > 1 THEN format(', CPU %s to %s s', round((w.least / 1000)::numeric, 1), round((w.most / 1000)::numeric, 1)) END,
+					  coalesce(date_trunc('second', q.oldest_wait)::text, 'none')),
+			   'a second one when jobs wait for an hour; the least busy has a quarter of the CPU of the busiest',
+			   'raise eros.workers; what a worker does is in eros.status_worker'
+		FROM worker w CROSS JOIN queue q
+		UNION ALL
+		SELECT 6, 1000, '10K', 'cache in place, hit rate and size',
+			   CASE WHEN h.handlers = 0 OR i.cache_bytes = 0 THEN 'to do'
+					WHEN h.hits + h.misses = 0 THEN 'to do'
+					WHEN h.hits < 0.8 * (h.hits + h.misses) OR i.cache_bytes > 0.9 * nullif(pg_size_bytes(current_setting('eros.cache_limit')), 0) THEN 'attention'
+					ELSE 'ok' END,
+			   format('%s of %s; %s', pg_size_pretty(i.cache_bytes), current_setting('eros.cache_limit'),
+					  coalesce(format('%s %% of %s reads hit', round(100.0 * h.hits / nullif(h.hits + h.misses, 0), 1), h.hits + h.misses), 'no reads')),
+			   '80 % of the reads hit, at most 90 % of eros.cache_limit',
+			   'read results with eros.get(); raise eros.cache_limit, or store less; a miss is a user whose result is not there yet'
+		FROM i CROSS JOIN handler h
+		UNION ALL
+		SELECT 7, 1000, '10K', 'monitoring and alerts in place',
+			   CASE WHEN m.scraped_at > eros.now() - interval '5 minutes' THEN 'ok' WHEN m.scraped_at IS NOT NULL THEN 'attention' ELSE 'to do' END,
+			   CASE WHEN m.scraped_at IS NULL THEN 'never scraped since the start'
+					ELSE format('scraped %s ago', date_trunc('second', eros.now() - m.scraped_at)) END,
+			   'scraped within 5 minutes', 'set an exporter up, see Monitoring in docs/operations.md'
+		FROM monitor m
+		UNION ALL
+		SELECT 8, 1000, '10K', 'failover tested',
+			   CASE WHEN t.timeline_id > 1 THEN 'ok' ELSE 'to do' END, format('timeline %s', t.timeline_id),
+			   'timeline above 1: a standby was promoted, or a backup restored', 'promote a standby, see Restart, crash, failover in docs/operations.md'
+		FROM timeline t
+		UNION ALL
+		SELECT 9, 10000, '100K', 'partitioning or sharding',
+			   CASE WHEN t.bytes > 10 * 2::bigint ^ 30 THEN 'attention' ELSE 'ok' END,
+			   format('largest table of EROS: %s; eros.cache is partitioned by expiry', pg_size_pretty(t.bytes)),
+			   'no table above 10 GB', 'lower eros.max_idle or the handlers'' ttl, store less, or spread the users over several databases or servers'
+		FROM table_size t
+		UNION ALL
+		SELECT 10, 10000, '100K', 'read replicas',
+			   CASE WHEN r.replicas > 0 THEN 'ok' ELSE 'to do' END, format('%s connected', r.replicas),
+			   'at least one', 'set a streaming standby up; eros.get() and eros_touch() work on it'
+		FROM replica r
+		UNION ALL
+		SELECT 11, 10000, '100K', 'metrics over time',
+			   CASE WHEN s.covered_s >= 86400 AND m.scraped_at > eros.now() - interval '5 minutes' THEN 'ok' ELSE 'to do' END,
+			   format('history of %s hours; %s', coalesce(round(s.covered_s / 3600), 0), CASE WHEN m.scraped_at IS NULL THEN 'no metrics collected' ELSE 'metrics collected' END),
+			   'a day of history, and metrics collected now', 'let it run for a day; set an exporter up'
+		FROM s CROSS JOIN monitor m
+		UNION ALL
+		SELECT 12, 100000, '1M', 'several servers',
+			   CASE WHEN e.servers > 0 OR e.publications > 0 THEN 'ok' ELSE 'to do' END,
+			   format('%s foreign servers, %s publications', e.servers, e.publications),
+			   'a foreign server or a publication', 'spread the users over several servers'
+		FROM elsewhere e
+		UNION ALL
+		SELECT 13, 100000, '1M', 'regions',
+			   CASE WHEN r.places > 1 THEN 'ok' ELSE 'to do' END, format('replicas at %s addresses', r.places),
+			   'replicas at two addresses', 'have a replica in each region from which users read'
+		FROM replica r
+	)
+	SELECT l.item, l.level, l.topic,
+		   CASE WHEN l.state = 'to do' AND l.needed_from > 0 AND coalesce(s.most_users, 0) < l.needed_from THEN 'does not apply' ELSE l.state END,
+		   l.measured, l.threshold,
+		   CASE WHEN l.state = 'ok' THEN '' ELSE l.advice END
+	FROM list l CROSS JOIN s ORDER BY l.item
+$$;
+COMMENT ON FUNCTION eros.checklist() IS
+	'the growth checklist, judged by what this server sees: level (the number of users by which it should be done), topic, state (ok, attention, to do, does not apply: not yet, with the users that were seen here), the measured figure, the threshold, what to do';
+
+------------------------------------------------------------------------------
+-- Health in words
+------------------------------------------------------------------------------
+
+CREATE VIEW eros.last_hour AS
+	SELECT coalesce(sum(p.granted), 0) AS cpu_granted_ms, coalesce(sum(p.used), 0) AS cpu_used_ms,
+		   coalesce(sum(p.yielded), 0) AS cpu_yielded_ms,
+		   coalesce(sum((r.server).evicted), 0)::bigint AS evicted,
+		   coalesce(sum((r.server).halts), 0)::bigint AS halts,
+		   coalesce(sum((r.server).halts_slow), 0)::bigint AS halts_slow,
+		   coalesce(sum((r.server).halts_forced), 0)::bigint AS halts_forced
+	FROM eros.history_ring r
+	CROSS JOIN LATERAL (
+		SELECT sum(u.cpu_granted_ms) AS granted, sum(u.cpu_used_ms) AS used, sum(u.cpu_yielded_ms) AS yielded
+		FROM unnest(r.phases) u) p
+	WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now();
+COMMENT ON VIEW eros.last_hour IS 'internal: sums over the last hour of the history, for eros.problems()';
+COMMENT ON COLUMN eros.last_hour.cpu_granted_ms IS 'CPU time granted, all phases, in ms';
+COMMENT ON COLUMN eros.last_hour.cpu_used_ms IS 'CPU time used, in ms';
+COMMENT ON COLUMN eros.last_hour.cpu_yielded_ms IS 'CPU time left to others, in ms';
+COMMENT ON COLUMN eros.last_hour.evicted IS 'cache entries evicted';
+COMMENT ON COLUMN eros.last_hour.halts IS 'batches halted';
+COMMENT ON COLUMN eros.last_hour.halts_slow IS 'halts by returning users that took longer than 500 ms';
+COMMENT ON COLUMN eros.last_hour.halts_forced IS 'workers terminated because they did not yield';
+
+/*
+ * One block for each condition, which gives a row while it is bad: rank within
+ * its severity (10, 20, ...: room between), key, severity, what is wrong, what
+ * to do.  The key names its section in docs/operations.md.
+ */
+CREATE FUNCTION eros.problems(
+	OUT problem text, OUT severity text, OUT message text, OUT hint text, OUT anchor text) RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 5 SET search_path = pg_catalog, pg_temp AS $$
+	WITH i AS MATERIALIZED (SELECT * FROM eros.database_info()),
+	handler AS MATERIALIZED (SELECT * FROM eros.status_handler),
+	queue AS MATERIALIZED (SELECT * FROM eros.status_queue),
+	hour AS MATERIALIZED (SELECT * FROM eros.last_hour),
+	bad (rank, problem, severity, message, hint) AS (
+		SELECT 10, 'launcher_down', CASE WHEN pg_is_in_recovery() THEN 'warning' ELSE 'critical' END,
+			   'the launcher does not run', 'see the server log; in recovery it starts after promotion'
+		FROM i WHERE i.launcher_pid IS NULL AND current_setting('eros.enabled')::boolean
+		UNION ALL
+		SELECT 20, 'no_worker_slot', 'critical',
+			   'no free worker slot', 'raise max_worker_processes or lower eros.workers'
+		FROM i WHERE i.no_worker_slot
+		UNION ALL
+		SELECT 30, 'scheduler_down', 'critical',
+			   'the scheduler of this database is not running', 'it is started within seconds'
+		FROM i WHERE i.scheduler_pid IS NULL AND i.launcher_pid IS NOT NULL AND NOT i.held
+			AND NOT i.no_worker_slot
+		UNION ALL
+		SELECT 50, 'touches_lost', 'critical',
+			   format('%s touches were lost where nothing can be written', i.touches_lost), 'raise eros.tracker_memory'
+		FROM i WHERE i.touches_lost > 0
+		UNION ALL
+		SELECT 60, 'handlers_broken', 'critical',
+			   format('%s handlers cannot be called', count(*)), 'see error in eros.status_handler'
+		FROM handler h WHERE h.error IS NOT NULL HAVING count(*) > 0
+		UNION ALL
+		SELECT 5, 'switched_off', 'critical', 'switched off', 'eros.enabled is off'
+		WHERE NOT current_setting('eros.enabled')::boolean
+		UNION ALL
+		SELECT 6, 'paused', 'warning', 'paused', 'eros.resume() lets the work go on'
+		FROM i WHERE i.paused
+		UNION ALL
+		SELECT 7, 'held', 'warning', 'kept out while a command works on this database or on the extension',
+			   'EROS comes back when its transaction has ended'
+		FROM i WHERE i.held
+		UNION ALL
+		SELECT 40, 'users_spilled', 'warning',
+			   'active users did not fit into memory and were moved to the table', 'raise eros.tracker_memory'
+		FROM i WHERE i.users_spilled > 0
+		UNION ALL
+		SELECT 50, 'jobs_failed', 'warning',
+			   format('%s jobs have failed', sum(h.jobs_failed)), 'see last_error in eros.job, then eros.retry()'
+		FROM handler h HAVING sum(h.jobs_failed) > 0
+	)
+	SELECT b.problem, b.severity, b.message, b.hint,
+		   'docs/operations.md#' || replace(b.problem, '_', '-')
+	FROM bad b
+	ORDER BY b.severity, b.rank
+$$;
+COMMENT ON FUNCTION eros.problems() IS
+	'what is wrong in this database now, the worst first: a stable key, critical or warning, the sentence, what to do, and where it is explained. No row: all is well';
+
+------------------------------------------------------------------------------
+-- All of it in one row
+------------------------------------------------------------------------------
+
 CREATE VIEW eros.status AS
-	SELECT CASE WHEN h.message IS NULL THEN 'ok' ELSE h.message END AS status,
+	SELECT coalesce((SELECT b.message || ': ' || b.hint FROM eros.problems() b LIMIT 1), 'ok') AS status,
 		   i.active_users,
 		   p.idle_users,
 		   q.jobs_pending, q.jobs_failed,
@@ -808,32 +1704,9 @@ CREATE VIEW eros.status AS
 		   i.clock_offset, i.stats_since
 	FROM eros.database_info() i
 	CROSS JOIN (SELECT sum(users)::bigint AS idle_users, sum(cpu_used_ms) AS cpu_used_ms FROM eros.status_phase) p
-	CROSS JOIN (SELECT coalesce(sum(jobs_pending), 0)::bigint AS jobs_pending,
-					   coalesce(sum(jobs_failed), 0)::bigint AS jobs_failed,
-					   count(*) FILTER (WHERE error IS NOT NULL) AS broken
-				FROM eros.status_handler) q
-	CROSS JOIN LATERAL (SELECT CASE
-			WHEN NOT current_setting('eros.enabled')::boolean
-				THEN 'switched off: eros.enabled is off'
-			WHEN i.launcher_pid IS NULL
-				THEN 'the launcher does not run: see the server log; in recovery it starts after promotion'
-			WHEN i.paused
-				THEN 'paused: eros.resume() lets the work go on'
-			WHEN i.held
-				THEN 'kept out while a command works on this database or on the extension'
-			WHEN i.no_worker_slot
-				THEN 'no free worker slot: raise max_worker_processes or lower eros.workers'
-			WHEN i.scheduler_pid IS NULL
-				THEN 'the scheduler of this database is not running: it is started within seconds'
-			WHEN i.touches_lost > 0
-				THEN format('%s touches were lost where nothing can be written: raise eros.tracker_memory', i.touches_lost)
-			WHEN i.users_spilled > 0
-				THEN 'active users did not fit into memory and were moved to the table: raise eros.tracker_memory'
-			WHEN q.broken > 0
-				THEN format('%s handlers cannot be called: see error in eros.status_handler', q.broken)
-			WHEN q.jobs_failed > 0
-				THEN format('%s jobs have failed: see last_error in eros.job, then eros.retry()', q.jobs_failed)
-		END AS message) h;
+	CROSS JOIN (SELECT coalesce(sum(pending), 0)::bigint AS jobs_pending,
+					   coalesce(sum(failed), 0)::bigint AS jobs_failed
+				FROM eros.handler_info()) q;
 COMMENT ON VIEW eros.status IS 'one row: is all well in this database, and the figures at a glance, since the server''s start';
 COMMENT ON COLUMN eros.status.status IS '''ok'', or what is wrong and what to do';
 COMMENT ON COLUMN eros.status.active_users IS 'users of this database in shared memory';
@@ -1175,6 +2048,16 @@ GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status
 	eros.status_queue, eros.status_cache, eros.status_halt, eros.phase, eros.handler TO pg_monitor;
 GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
+GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
+	eros.last_hour, eros.status_worth, eros.learned_handler, eros.learned_phase,
+	eros.learned_server, eros.status_prediction TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
+	eros.latency_info(), eros.cpu_formula(integer), eros.activity_row_bytes(), eros.job_wal_bytes(),
+	eros.result_wal_bytes(double precision), eros.checklist(),
+	eros.memory_formula(bigint, bigint, double precision, double precision), eros.tracker_formula(bigint),
+	eros.drain_formula(double precision[], double precision[], integer, double precision),
+	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval),
+	eros.sample_handlers(), eros.sample_phases(), eros.sample_server() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
 	eros.worker_info(), eros.halt_info(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
 

@@ -476,6 +476,7 @@ account_stored(const ErosHandler *handler, TimestampTz expires_at, const ErosRes
 		if (partitions[p].bucket == handler->bucket && partitions[p].upper == upper)
 			account_bytes(partitions[p].relid, bytes);
 	}
+	eros_count_on_commit(&handler->stats->stored_bytes, bytes);
 }
 
 /*
@@ -586,6 +587,9 @@ probe_partition(CachePartition *part, const ErosHandler *handler, const pg_uuid_
 Datum
 eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 {
+	static uint32 calls = 0;
+	bool measured = (calls++ + MyProcPid) % EROS_LATENCY_SAMPLE == 0; /* not each first call */
+	uint64 start_ns = measured ? eros_monotonic_ns() : 0;
 	TimestampTz now = eros_now();
 	TimestampTz computed_at = 0;
 	TimestampTz expires_at = 0;
@@ -610,6 +614,8 @@ eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 	}
 	else
 		pg_atomic_fetch_add_u64(&handler->stats->misses, 1);
+	if (measured)
+		eros_latency_note(eros_my_database(), EROS_OP_GET, eros_monotonic_ns() - start_ns);
 	return value;
 }
 

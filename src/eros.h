@@ -129,16 +129,46 @@ typedef enum ErosDatabaseState
 	EROS_DB_ABSENT	  /* it is not; the launcher frees the slot */
 } ErosDatabaseState;
 
+/*
+ * How long something takes that happens often: a histogram with the classes of
+ * the halts.  Some are measured for all: see EROS_LATENCY_SAMPLE.
+ */
+typedef enum ErosOperation
+{
+	EROS_OP_CLAIM = 0, /* a worker claims a batch */
+	EROS_OP_STORE,	   /* a worker stores its results and deletes the jobs */
+	EROS_OP_GET,	   /* eros.get() looks for one user's result */
+	EROS_OP_SWEEP,	   /* a step of the sweep */
+	EROS_OPERATIONS
+} ErosOperation;
+
+/* One call of eros.get() in so many is measured. */
+#define EROS_LATENCY_SAMPLE 64
+
+typedef struct ErosLatency
+{
+	pg_atomic_uint64 count; /* measured */
+	pg_atomic_uint64 sum_ns;
+	pg_atomic_uint64 max_ns;
+	pg_atomic_uint64 classes[EROS_HALT_CLASSES];
+} ErosLatency;
+
+/* The counters and gauges that the history samples; see history.c. */
+#define EROS_SAMPLED_OF_DATABASE 16
+#define EROS_SAMPLED_OF_PHASE 8
+#define EROS_SAMPLED_OF_HANDLER 20
+
 typedef struct ErosPhaseCounters
 {
 	pg_atomic_uint64 users;		  /* idle users in this phase now */
 	pg_atomic_uint64 transitions; /* crossings into this phase */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
-	pg_atomic_uint64 cpu_granted_ns; /* the share of the time with work to do */
-	pg_atomic_uint64 cpu_used_ns;	 /* by batches of this phase */
-	pg_atomic_uint64 cpu_yielded_ns; /* the part of the share that contention took */
-	pg_atomic_uint64 throttled_ns;	 /* pauses that paid for it */
+	pg_atomic_uint64 cpu_granted_ns;	   /* the share of the time with work to do */
+	pg_atomic_uint64 cpu_used_ns;		   /* by batches of this phase */
+	pg_atomic_uint64 cpu_yielded_ns;	   /* the part of the share that contention took */
+	pg_atomic_uint64 throttled_ns;		   /* pauses that paid for it */
+	uint64 sampled[EROS_SAMPLED_OF_PHASE]; /* the scheduler's own: as last sampled */
 } ErosPhaseCounters;
 
 typedef struct ErosPartitionBytes
@@ -181,6 +211,14 @@ typedef struct ErosDatabase
 	pg_atomic_uint32 paused;		/* by eros.pause() */
 	pg_atomic_uint64 gave_way;		/* batches halted for somebody who waited for a lock */
 	ErosHaltHistogram halt_latency; /* of halts by returning users */
+
+	/* the scheduler's own, for the history: when it sampled last, and what */
+	pg_atomic_uint64 sampled_at; /* TimestampTz; 0: not since the server's start */
+	uint64 sampled[EROS_SAMPLED_OF_DATABASE];
+
+	pg_atomic_uint64 scraped_at; /* TimestampTz: somebody collected the metrics */
+	pg_atomic_uint64 scheduler_wal_bytes;
+	ErosLatency latency[EROS_OPERATIONS];
 
 	/* the governor's buckets: when each worker may go on with each phase, monotonic ns */
 	pg_atomic_uint64 allowed_at_ns[EROS_MAX_WORKERS][EROS_MAX_PHASES + 1];
@@ -278,8 +316,16 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 stored;
 	pg_atomic_uint64 hits;
 	pg_atomic_uint64 misses;
-	pg_atomic_uint64 unread; /* expired without having been read */
-	pg_atomic_uint64 closed; /* results in the partitions behind 'unread' */
+	pg_atomic_uint64 unread;	   /* expired without having been read */
+	pg_atomic_uint64 closed;	   /* results in the partitions behind 'unread' */
+	pg_atomic_uint64 crossings;	   /* users who crossed into its phase while it was enabled */
+	pg_atomic_uint64 jobs_added;   /* jobs, whatever for */
+	pg_atomic_uint64 backfilled;   /* of these, for users who had been idle already */
+	pg_atomic_uint64 refreshed;	   /* of these, for results that were about to expire */
+	pg_atomic_uint64 stored_bytes; /* of results, in the cache */
+	pg_atomic_uint64 wal_bytes;	   /* written by its batches */
+	pg_atomic_uint64 next_due;	   /* TimestampTz of its first job, as the scheduler saw it */
+	uint64 sampled[EROS_SAMPLED_OF_HANDLER]; /* the scheduler's own: as last sampled */
 	ErosReadWindow windows[EROS_READ_WINDOWS];
 } ErosHandlerStats;
 
@@ -527,7 +573,7 @@ extern void eros_queue_note_done(const ErosHandler *handler, const ErosClaim *cl
 extern void eros_queue_note_back(const ErosHandler *handler, const ErosClaim *claim);
 extern bool
 eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const char *message);
-extern void
+extern uint64
 eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now);
 extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto,
 							   TimestampTz now);
@@ -580,6 +626,11 @@ extern TimestampTz eros_sweep_next(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_sees_returns(ErosSweep *sweep);
 extern int64 eros_sweep_interval_us(void);
 extern void eros_sweep_recount(void);
+
+extern void eros_history_begin(void);
+extern void eros_history_sample(TimestampTz now, TimestampTz *next);
+
+extern void eros_latency_note(ErosDatabase *db, ErosOperation operation, uint64 ns);
 
 extern void eros_launcher_register(void);
 extern void eros_launcher_install_hooks(void);

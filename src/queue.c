@@ -300,9 +300,9 @@ eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const 
  * Adds jobs for users who crossed into the handler's phase, unless one is
  * there, or a result is still fresh that was computed since the user's last
  * touch.  They are due one microsecond after the other, up to now, so that a
- * claim has a place to end.
+ * claim has a place to end.  Returns how many it added.
  */
-void
+uint64
 eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
@@ -326,7 +326,7 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 		n++;
 	}
 	if (n == 0)
-		return;
+		return 0;
 	for (int i = 0; i < n; i++)
 		due[i] = TimestampTzGetDatum(due_last - (n - 1 - i));
 
@@ -355,6 +355,8 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 			  7, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	eros_count_on_commit(&handler->stats->pending, (int64) SPI_processed);
+	eros_count_on_commit(&handler->stats->jobs_added, (int64) SPI_processed);
+	return SPI_processed;
 }
 
 /* Adds jobs for idle users whose result expires after one time and up to another. */
@@ -382,6 +384,8 @@ eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz up
 			  7, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	eros_count_on_commit(&handler->stats->pending, (int64) SPI_processed);
+	eros_count_on_commit(&handler->stats->jobs_added, (int64) SPI_processed);
+	eros_count_on_commit(&handler->stats->refreshed, (int64) SPI_processed);
 }
 
 /* Deletes the pending jobs of users who have returned; what a worker holds, the worker drops. */
@@ -446,6 +450,7 @@ eros_queue_next_due(const ErosHandler *handler)
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		pg_atomic_write_u64(&handler->stats->due_from, (uint64) due);
 	}
+	pg_atomic_write_u64(&handler->stats->next_due, due == DT_NOEND ? 0 : (uint64) due);
 	end_look(handler, from, start_ns);
 	if (!TIMESTAMP_IS_NOBEGIN(from))
 	{

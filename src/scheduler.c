@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "eros.h"
+#include "executor/instrument.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -249,6 +250,7 @@ initialize(void)
 	SPI_execute("SELECT eros.create_partitions()", false, 0);
 	eros_process_commit();
 	sweep = eros_sweep_create();
+	eros_history_begin();
 }
 
 /* Runs one of the functions of maintenance in a transaction of its own. */
@@ -313,11 +315,14 @@ sweep_all(TimestampTz now)
 	while (more)
 	{
 		uint64 crossings = 0;
+		uint64 start_ns = eros_monotonic_ns();
 
 		CHECK_FOR_INTERRUPTS();
 		eros_process_begin();
 		more = eros_sweep_step(sweep, now, SWEEP_BATCH, &crossings);
 		eros_process_commit();
+		if (crossings > 0)
+			eros_latency_note(db, EROS_OP_SWEEP, eros_monotonic_ns() - start_ns);
 	}
 	eros_process_begin();
 	eros_sweep_refresh(sweep, now);
@@ -422,6 +427,7 @@ run_round(long *at_least_ms)
 	eros_process_commit();
 	maintain_if_due(now, &next);
 	serve_queue(&next);
+	eros_history_sample(eros_now(), &next);
 
 	next = Min(next, eros_sweep_next(sweep, now));
 	now = eros_now();
@@ -434,11 +440,15 @@ run_round(long *at_least_ms)
 	return (long) (Max(next - now, interval_us) / 1000) + 1;
 }
 
-/* Adds the CPU time that this process has used since the last time. */
+/* Adds the CPU time and the WAL that this process has used since the last time. */
 static void
 account_cpu(void)
 {
+	static uint64 wal_bytes = 0;
+
 	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, eros_governor_charge_upkeep());
+	pg_atomic_fetch_add_u64(&db->scheduler_wal_bytes, pgWalUsage.wal_bytes - wal_bytes);
+	wal_bytes = pgWalUsage.wal_bytes;
 }
 
 /* Takes the slot of the database; ends the process when another scheduler has it. */

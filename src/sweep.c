@@ -288,8 +288,10 @@ cross(ErosConfig *config, const ErosIdleUser *users, const int *from, const int 
 		{
 			ErosHandler *handler = &config->handlers[h];
 
-			if (handler->enabled && handler->phase == config->phases[p].phase)
-				eros_queue_add(handler, crossing, n, now);
+			if (!handler->enabled || handler->phase != config->phases[p].phase)
+				continue;
+			eros_queue_add(handler, crossing, n, now);
+			eros_count_on_commit(&handler->stats->crossings, n);
 		}
 	}
 	pfree(crossing);
@@ -730,7 +732,8 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 				eros_key_from_stored(DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull)));
 			users[i].last_seen = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull));
 		}
-		eros_queue_add(handler, users, n, now);
+		eros_count_on_commit(&handler->stats->backfilled,
+							 (int64) eros_queue_add(handler, users, n, now));
 		if (n == limit)
 		{
 			progress->backfill_from = users[n - 1].key;

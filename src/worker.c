@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "eros.h"
+#include "executor/instrument.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -268,7 +269,9 @@ static int
 attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *claim,
 			  volatile BatchStage *stage)
 {
+	ErosDatabase *db = eros_my_database();
 	ErosResults results;
+	uint64 start_ns = eros_monotonic_ns();
 	int claimed;
 
 	report(EROS_WORKER_CLAIMING, NULL);
@@ -280,6 +283,7 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 	claimed = claim->njobs;
 	if (claimed == 0)
 		return 0;
+	eros_latency_note(db, EROS_OP_CLAIM, eros_monotonic_ns() - start_ns);
 
 	eros_halt_publish(worker, claim->keys, claim->njobs);
 	if (is_paused())
@@ -307,8 +311,10 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 
 		*stage = STAGE_STORE;
 		report(EROS_WORKER_STORING, NULL);
+		start_ns = eros_monotonic_ns();
 		eros_cache_store(handler, claim->keys, claim->njobs, &results);
 		eros_queue_finish(handler, claim);
+		eros_latency_note(db, EROS_OP_STORE, eros_monotonic_ns() - start_ns);
 	}
 	eros_halt_before_commit(worker);
 	return claimed;
@@ -322,6 +328,7 @@ static bool
 run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 {
 	uint64 cpu_start = eros_process_cpu_ns();
+	uint64 wal_start = pgWalUsage.wal_bytes;
 	uint64 cpu_ns;
 	ErosClaim claim = {.first_due = DT_NOEND};
 	volatile BatchStage stage = STAGE_CLAIM;
@@ -394,6 +401,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 			pg_atomic_fetch_add_u64(&db->phases[phase->phase].batches, 1);
 	}
 	pg_atomic_fetch_add_u64(&handler->stats->cpu_used_ns, eros_process_cpu_ns() - cpu_start);
+	pg_atomic_fetch_add_u64(&handler->stats->wal_bytes, pgWalUsage.wal_bytes - wal_start);
 	eros_governor_charge(worker, phase);
 	pg_atomic_write_u64(&worker->batch_start, 0);
 	pg_atomic_write_u32(&worker->handler_id, 0);

@@ -1,6 +1,6 @@
 -- Who may do what: nobody, the application, the owner of handlers, the monitor.
 \ir include/begin.sql
-SELECT plan(50);
+SELECT plan(60);
 
 CREATE ROLE test_nobody;
 CREATE ROLE test_app LOGIN;
@@ -51,11 +51,18 @@ SELECT is_empty($$SELECT t.accessible('test_dev')$$, 'a developer has no right o
 
 -- the monitor
 SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_phase', 'status_handler', 'status_worker',
-  'status_queue', 'status_cache', 'status_halt', 'phase', 'handler', 'metrics', 'metric_family'], 'what pg_monitor may read');
+  'status_queue', 'status_cache', 'status_halt', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
+  'history_server', 'history_phase', 'history_handler', 'last_hour', 'learned_server', 'learned_phase', 'learned_handler',
+  'metrics', 'metric_family'],
+  'what pg_monitor may read');
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind IN ('r', 'p', 'v')
   AND has_table_privilege('test_watch', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$, 'and it may change nothing');
 SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_bigint', 'now', 'database_info', 'phase_info',
-  'handler_info', 'worker_info', 'halt_info', 'cpu_cores', 'cache_partitions', 'halt_histogram', 'metrics_text'], 'what pg_monitor may execute');
+  'handler_info', 'worker_info', 'halt_info', 'cpu_cores', 'cache_partitions', 'problems', 'note_scrape', 'monitor_info',
+  'latency_info', 'cpu_formula', 'memory_formula', 'tracker_formula', 'drain_formula', 'activity_row_bytes', 'job_wal_bytes',
+  'result_wal_bytes', 'predict', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
+  'halt_histogram', 'metrics_text'],
+  'what pg_monitor may execute');
 
 -- the developer registers a handler; it runs as him
 CREATE SCHEMA dev AUTHORIZATION test_dev;
@@ -120,6 +127,9 @@ SELECT lives_ok('SELECT * FROM eros.status_cache', 'and eros.status_cache');
 SELECT lives_ok('SELECT * FROM eros.status_halt', 'and eros.status_halt');
 SELECT lives_ok('SELECT * FROM eros.metrics', 'and eros.metrics');
 SELECT lives_ok('SELECT eros.metrics_text()', 'and the same as text');
+SELECT lives_ok(format('SELECT * FROM eros.%s', v), 'and eros.' || v)
+  FROM unnest('{status_latency,status_prediction,status_worth,history_server,history_phase,history_handler,
+    problems(),checklist(),predict(1000),note_scrape()}'::text[]) v;
 SELECT throws_ok('SELECT * FROM eros.cache', '42501', NULL, 'but no results');
 RESET ROLE;
 \ir include/end.sql

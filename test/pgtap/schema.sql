@@ -8,9 +8,13 @@ SELECT functions_are('eros', ARRAY(
   JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'eros'
   WHERE p.pronamespace = 'eros'::regnamespace), 'all functions in the schema belong to the extension');
 SELECT views_are('eros', ARRAY['status', 'status_phase', 'status_handler', 'status_worker', 'status_queue',
-  'status_cache', 'status_halt', 'metrics', 'metric_family'], 'the status views');
+  'status_cache', 'status_halt', 'status_latency', 'status_prediction', 'status_worth', 'history_server', 'history_phase',
+  'history_handler', 'history_filled', 'history_whole', 'last_hour', 'learned_server', 'learned_phase', 'learned_handler',
+  'metrics', 'metric_family'],
+  'the views');
 SELECT set_eq($$SELECT relname::text FROM pg_class WHERE relnamespace = 'eros'::regnamespace
-  AND relkind IN ('r', 'p') AND NOT relispartition$$, ARRAY['phase', 'activity', 'handler', 'job', 'cache', 'spilled_touch'], 'the tables');
+  AND relkind IN ('r', 'p') AND NOT relispartition$$, ARRAY['phase', 'activity', 'handler', 'job', 'cache', 'spilled_touch',
+  'history_ring'], 'the tables');
 SELECT is((SELECT count(*) FROM pg_proc WHERE proname = 'eros_touch' AND pronamespace = 'public'::regnamespace), 5::bigint,
   'eros_touch is in public, for bigint, uuid, text and arrays of bigint and uuid');
 SELECT is((SELECT relpersistence FROM pg_class WHERE oid = 'eros.activity'::regclass), 'u', 'eros.activity is unlogged');

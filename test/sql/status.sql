@@ -1,7 +1,9 @@
 -- The status views: their columns, and what they show of an idle database.
-SELECT c.relname AS view, a.attname AS column, a.atttypid::regtype AS type
+\a
+SELECT c.relname || '.' || a.attname AS column, a.atttypid::regtype AS type
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind = 'v' ORDER BY c.relname, a.attnum;
+WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind = 'v' AND c.relname LIKE 'status%' ORDER BY c.relname, a.attnum;
+\a
 SELECT count(*) AS rows, bool_and(workers_limit >= workers) AS within_limit, bool_and(launcher_pid > 0) AS launcher,
   bool_and(tracker_users <= tracker_capacity AND tracker_bytes <= tracker_limit_bytes) AS within_memory,
   bool_and(cache_limit_bytes = pg_size_bytes(current_setting('eros.cache_limit'))) AS cache_limit,
