@@ -110,9 +110,27 @@ eros_init_materialized_srf(FunctionCallInfo fcinfo)
 #if PG_VERSION_NUM >= 150000
 #define eros_enable_ticks(id, ms) \
 	enable_timeout_every((id), TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (ms)), (ms))
+#define eros_continue_ticks(id, ms) ((void) 0)
 #else
 #define eros_enable_ticks(id, ms) enable_timeout_after((id), (ms))
+#define eros_continue_ticks(id, ms) enable_timeout_after((id), (ms))
 #endif
+
+/* Since 14, a memory context is told whether its statistics go to stderr. */
+#if PG_VERSION_NUM >= 140000
+#define EROS_STATS_ARGS                                                    \
+	MemoryContext context, MemoryStatsPrintFunc printfunc, void *passthru, \
+		MemoryContextCounters *totals, bool print_to_stderr
+#define EROS_STATS_CALL context, printfunc, passthru, totals, print_to_stderr
+#else
+#define EROS_STATS_ARGS                                                    \
+	MemoryContext context, MemoryStatsPrintFunc printfunc, void *passthru, \
+		MemoryContextCounters *totals
+#define EROS_STATS_CALL context, printfunc, passthru, totals
+#endif
+
+/* The class of waits for a buffer pin, which was renamed in 17. */
+#define EROS_IS_WAIT_FOR_PIN(wait_event_info) (((wait_event_info) &0xFF000000U) == 0x04000000U)
 
 /* Since 17, an extension can name what it waits for. */
 #if PG_VERSION_NUM >= 170000

@@ -227,14 +227,20 @@ typedef struct ErosDatabase
 	ErosPartitionBytes partitions[EROS_MAX_PARTITIONS];
 } ErosDatabase;
 
-/* The state of a worker's batch: the low bits of batch_word. */
+/*
+ * The state of a worker's batch, the low bits of batch_word; why it was halted;
+ * and its generation, the rest.
+ */
 #define EROS_BATCH_NONE 0		/* no batch: computes nothing for anybody */
 #define EROS_BATCH_RUNNING 1	/* keys[] are held; may be halted */
 #define EROS_BATCH_COMMITTING 2 /* the results are being committed: too late */
 #define EROS_BATCH_HALTED 3		/* a touch has halted it */
 #define EROS_BATCH_STATE(word) ((uint32) ((word) &3))
-#define EROS_BATCH_GENERATION(word) ((word) >> 2)
-#define EROS_BATCH_WORD(generation, state) (((generation) << 2) | (state))
+#define EROS_BATCH_REASON(word) ((ErosHaltReason) (((word) >> 2) & 3))
+#define EROS_BATCH_GENERATION(word) ((word) >> 4)
+#define EROS_BATCH_WORD(generation, state) (((generation) << 4) | (state))
+#define EROS_BATCH_HALTED_FOR(generation, reason) \
+	(EROS_BATCH_WORD((generation), EROS_BATCH_HALTED) | ((uint64) (reason) << 2))
 
 /* What a worker is doing, for the status. */
 typedef enum ErosWorkerActivity
@@ -278,10 +284,7 @@ typedef struct ErosWorker
 	pg_atomic_uint32 grant_permille;  /* part of the shares left by contention */
 	pg_atomic_uint32 waited_permille; /* part of its time it waited for a CPU */
 
-	/* the halt: why, and since when, monotonic ns */
-	pg_atomic_uint32 halt_reason;
-	pg_atomic_uint64 halted_at_ns;
-
+	pg_atomic_uint64 halted_at_ns; /* when the batch was halted, monotonic */
 } ErosWorker;
 
 /* Which results of one cache partition were read: a HyperLogLog. */
@@ -605,6 +608,7 @@ extern int eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *h
 extern void eros_governor_learn(const ErosHandler *handler, int nusers, uint64 cpu_ns);
 extern void eros_governor_charge_cap(uint64 now);
 extern void eros_governor_feel_contention(ErosWorker *worker);
+extern bool eros_governor_yields(void);
 extern uint64 eros_governor_quantum_ns(void);
 extern double eros_governor_cores(void);
 

@@ -19,7 +19,11 @@
  *
  * The foreground goes first: a worker looks how long it had to wait for a CPU
  * (the kernel's schedstat).  Where the machine is contended it lowers its grant
- * at once, and raises it again slowly when it is not.
+ * at once, and raises it again slowly when it is not.  While CPUs are idle
+ * nobody is harmed, whatever it waited for.
+ *
+ * What a tick calls runs in a signal handler: charging the cap, and feeling
+ * contention, which therefore reads files without stdio.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,6 +31,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "common/string.h"
@@ -56,12 +61,21 @@
  */
 #define CONTENDED 0.30
 #define UNCONTENDED 0.20
-#define IDLE 0.08
+#define UNWAITED 0.08
 #define GRANT_CUT(waited) Max(0.25, 1.0 - 1.75 * (waited))
 #define GRANT_GROWTH 1.1
 #define GRANT_FAST_GROWTH 1.5
 #define MIN_GRANT 0.01
 #define JUDGED_NS UINT64CONST(40000000)
+
+/*
+ * The second opinion: where more than this part of the CPUs was idle since the
+ * last look, the grant is not cut but grows.  Waits are then those of waking
+ * up, or for other workers, of which small shares have many for little time
+ * that they run.
+ */
+#define IDLE_CPUS 0.20
+#define IDLE_LOOK_NS UINT64CONST(200000000)
 
 /* What a batch uses at least, however contended the machine is. */
 #define MIN_QUANTUM_NS UINT64CONST(5000000)
@@ -69,19 +83,24 @@
 /* How long the cores that EROS may count on are taken for what they were. */
 #define CORES_KNOWN_NS UINT64CONST(60000000000)
 
+/* The slot of this worker's database, for ticks, which may not look it up. */
+static ErosDatabase *volatile database = NULL;
+
 /* Up to where this process has been charged: to a phase, and to the hard cap. */
 static uint64 charged_cpu_ns = 0;
 static uint64 charged_at_ns = 0;
 static volatile uint64 cap_charged_cpu_ns = 0;
 
 /* Until when this worker pauses at least, by phase. */
-static uint64 least_pause_until_ns[EROS_MAX_PHASES + 1];
+static volatile uint64 least_pause_until_ns[EROS_MAX_PHASES + 1];
 
-/* The cores that EROS may count on, as this process last found them. */
+/* The cores that EROS may count on, and the control groups' quota, as last found. */
 static volatile double cores = 1;
+static volatile double quota = HUGE_VAL;
 
-/* This process's part of the shares, and what it was judged by. */
-static double grant = 1.0;
+/* This process's part of the shares, and whether CPUs were idle when it last looked. */
+static volatile double grant = 1.0;
+static volatile bool cpus_are_idle = false;
 
 /* Reads the first two numbers of a file; returns how many there were. */
 static int
@@ -171,20 +190,19 @@ cgroup_cores(void)
 double
 eros_governor_cores(void)
 {
-	static double known = 0;
+	static long online = 0;
 	static uint64 known_at_ns = 0;
 	uint64 now = eros_monotonic_ns();
 
-	if (eros_cpu_cores > 0)
-		return eros_cpu_cores;
-	if (known == 0 || now - known_at_ns > CORES_KNOWN_NS)
+	if (online == 0 || now - known_at_ns > CORES_KNOWN_NS)
 	{
-		long online = sysconf(_SC_NPROCESSORS_ONLN);
-
-		known = Min((double) Max(online, 1), cgroup_cores());
+		online = Max(sysconf(_SC_NPROCESSORS_ONLN), 1);
+		quota = cgroup_cores();
 		known_at_ns = now;
 	}
-	return known;
+	if (eros_cpu_cores > 0)
+		return eros_cpu_cores;
+	return Min((double) online, quota);
 }
 
 /*
@@ -253,10 +271,48 @@ charge_bucket(pg_atomic_uint64 *bucket, uint64 now, uint64 since, uint64 cpu_ns,
 void
 eros_governor_charge_cap(uint64 now)
 {
-	uint64 cpu_ns = eros_process_cpu_ns() - cap_charged_cpu_ns;
+	uint64 upto = eros_process_cpu_ns();
+	uint64 from = cap_charged_cpu_ns;
 
-	cap_charged_cpu_ns += cpu_ns;
-	charge_bucket(&eros_shared->cap_allowed_at_ns, now, now, cpu_ns, eros_cpu_cap / 100.0 * cores);
+	/* a tick may have come in between: never charge less than nothing */
+	if (upto <= from)
+		return;
+	cap_charged_cpu_ns = upto;
+	charge_bucket(&eros_shared->cap_allowed_at_ns, now, now, upto - from,
+				  eros_cpu_cap / 100.0 * cores);
+}
+
+/* Reads a file of /proc that is kept open, as far as there is room; false where it cannot be read. */
+static bool
+read_proc(int *fd, const char *path, char *text, Size size)
+{
+	ssize_t length;
+
+	if (*fd == -1)
+		*fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (*fd < 0)
+	{
+		*fd = -2; /* not there */
+		return false;
+	}
+	length = pread(*fd, text, size - 1, 0);
+	if (length <= 0)
+		return false;
+	text[length] = '\0';
+	return true;
+}
+
+/* Takes the next number of a line. */
+static uint64
+take_number(const char **at)
+{
+	uint64 number = 0;
+
+	while (**at == ' ')
+		(*at)++;
+	while (**at >= '0' && **at <= '9')
+		number = number * 10 + (*(*at)++ - '0');
+	return number;
 }
 
 /*
@@ -268,49 +324,153 @@ read_schedstat(uint64 *run_ns, uint64 *wait_ns)
 {
 	static int fd = -1;
 	char line[128];
-	ssize_t length;
+	const char *at = line;
 
-	if (fd == -1)
-		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (!read_proc(&fd, "/proc/self/schedstat", line, sizeof(line)))
+		return false;
+	*run_ns = take_number(&at);
+	*wait_ns = take_number(&at);
+	return true;
+}
+
+/*
+ * Adds up for how long the CPUs that this process may run on have been idle, in
+ * the kernel's ticks, and counts them; false where that is not known.
+ */
+static bool
+read_idle_ticks(uint64 *ticks, int *ncpus)
+{
+#ifdef CPU_ISSET
+	static int fd = -1;
+	static char text[65536];
+	cpu_set_t ours;
+
+	*ticks = 0;
+	*ncpus = 0;
+	if (sched_getaffinity(0, sizeof(ours), &ours) != 0 ||
+		!read_proc(&fd, "/proc/stat", text, sizeof(text)))
+		return false;
+
+	/* the sum of all CPUs, then a line for each: cpu0 user nice system idle iowait ... */
+	for (const char *line = strchr(text, '\n'); line != NULL && strncmp(line, "\ncpu", 4) == 0;
+		 line = strchr(line + 1, '\n'))
 	{
-		fd = -2;
-		return false;
+		const char *at = line + 4;
+		uint64 cpu = take_number(&at);
+
+		if (cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &ours))
+			continue;
+		for (int field = 0; field < 3; field++)
+			(void) take_number(&at);
+		*ticks += take_number(&at);
+		*ticks += take_number(&at);
+		(*ncpus)++;
 	}
-	length = pread(fd, line, sizeof(line) - 1, 0);
-	if (length <= 0)
+	return *ncpus > 0;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Looks every so often whether CPUs were idle since the last look; returns
+ * whether it looked.  Below a quota idle CPUs are of no use to anybody.
+ */
+static bool
+look_for_idle_cpus(uint64 now)
+{
+	static uint64 last_ticks = 0;
+	static uint64 last_at_ns = 0;
+	static int last_ncpus = 0;
+	uint64 ticks;
+	int ncpus;
+
+	if (now - last_at_ns < IDLE_LOOK_NS)
 		return false;
-	line[length] = '\0';
-	return sscanf(line, UINT64_FORMAT " " UINT64_FORMAT, run_ns, wait_ns) == 2;
+	cpus_are_idle = false;
+	if (!read_idle_ticks(&ticks, &ncpus))
+		return false;
+	if (last_ncpus == ncpus && quota >= ncpus && ticks > last_ticks)
+	{
+		double idle_s = (double) (ticks - last_ticks) / sysconf(_SC_CLK_TCK);
+
+		cpus_are_idle = idle_s > IDLE_CPUS * ncpus * (now - last_at_ns) / 1e9;
+	}
+	last_ticks = ticks;
+	last_at_ns = now;
+	last_ncpus = ncpus;
+	return true;
+}
+
+/* Has what a worker owes for a phase be paid in a part, or a multiple, of the time. */
+static void
+scale_debt(ErosDatabase *db, ErosWorker *worker, int phase, double part)
+{
+	uint64 now = eros_monotonic_ns();
+	pg_atomic_uint64 *bucket = bucket_of(db, worker, phase);
+	uint64 allowed = pg_atomic_read_u64(bucket);
+
+	if (allowed > now)
+		pg_atomic_write_u64(bucket,
+							now + (uint64) Min((allowed - now) * part, (double) MAX_DEBT_NS));
+	if (least_pause_until_ns[phase] > now)
+		least_pause_until_ns[phase] =
+			now + (uint64) Min((least_pause_until_ns[phase] - now) * part, (double) MAX_DEBT_NS);
+}
+
+/* Adapts the grant to the part of its time that the worker waited for a CPU. */
+static void
+adapt_grant(double waited)
+{
+	if (cpus_are_idle || waited < UNWAITED)
+		grant = Min(grant * GRANT_FAST_GROWTH, 1.0);
+	else if (waited > CONTENDED)
+		grant = Max(grant * GRANT_CUT(waited), MIN_GRANT);
+	else if (waited < UNCONTENDED)
+		grant = Min(grant * GRANT_GROWTH, 1.0);
 }
 
 /*
  * Judges how contended the machine is, and adapts the grant, when there is
- * enough to judge by.
+ * enough to judge by.  In a call it runs in a signal handler.
  */
 void
 eros_governor_feel_contention(ErosWorker *worker)
 {
 	static uint64 last_run = 0;
 	static uint64 last_wait = 0;
+	double before = grant;
 	uint64 run;
 	uint64 wait;
-	double waited;
 
 	if (!eros_foreground_first)
 		grant = 1.0;
-	else if (read_schedstat(&run, &wait) && (run - last_run) + (wait - last_wait) >= JUDGED_NS)
+	else
 	{
-		waited = (double) (wait - last_wait) / ((run - last_run) + (wait - last_wait));
-		if (waited > CONTENDED)
-			grant = Max(grant * GRANT_CUT(waited), MIN_GRANT);
-		else if (waited < UNCONTENDED)
-			grant = Min(grant * (waited < IDLE ? GRANT_FAST_GROWTH : GRANT_GROWTH), 1.0);
-		last_run = run;
-		last_wait = wait;
-		pg_atomic_write_u32(&worker->waited_permille, (uint32) (waited * 1000));
+		bool looked = look_for_idle_cpus(eros_monotonic_ns());
+
+		if (read_schedstat(&run, &wait) && (run - last_run) + (wait - last_wait) >= JUDGED_NS)
+		{
+			double waited = (double) (wait - last_wait) / ((run - last_run) + (wait - last_wait));
+
+			adapt_grant(waited);
+			last_run = run;
+			last_wait = wait;
+			pg_atomic_write_u32(&worker->waited_permille, (uint32) (waited * 1000));
+		}
+		else if (looked && cpus_are_idle)
+			grant = Min(grant * GRANT_FAST_GROWTH, 1.0); /* it hardly runs, to be judged by that */
 	}
+	for (int phase = 1; grant > before && database != NULL && phase <= EROS_MAX_PHASES; phase++)
+		scale_debt(database, worker, phase, before / grant);
 	pg_atomic_write_u32(&worker->grant_permille, (uint32) (grant * 1000));
+}
+
+/* Tells whether contention has lowered the grant: then a pause looks now and then. */
+bool
+eros_governor_yields(void)
+{
+	return grant < 1.0;
 }
 
 /*
@@ -343,28 +503,21 @@ count_granted(ErosPhaseCounters *counters, const ErosPhase *phase, uint64 ns)
 	pg_atomic_fetch_add_u64(&counters->cpu_yielded_ns, (int64) (ns * (share / grant - share)));
 }
 
-/* Scales what a worker owes, or has credit for, when the share of a phase has changed. */
+/* Scales what a worker owes when the share of a phase has changed. */
 void
 eros_governor_rescale(ErosWorker *worker, int phase, double old_percent, double new_percent)
 {
 	ErosDatabase *db = eros_my_database();
-	uint64 now = eros_monotonic_ns();
-	pg_atomic_uint64 *bucket;
-	uint64 allowed;
 
-	if (db == NULL)
-		return;
-	bucket = bucket_of(db, worker, phase);
-	allowed = pg_atomic_read_u64(bucket);
-	if (allowed > now)
-		pg_atomic_write_u64(bucket, now + (uint64) Min((allowed - now) * old_percent / new_percent,
-													   (double) MAX_DEBT_NS));
+	if (db != NULL)
+		scale_debt(db, worker, phase, old_percent / new_percent);
 }
 
 /* Begins work: the time that pays for it is counted from here. */
 void
 eros_governor_begin(void)
 {
+	database = eros_my_database();
 	charged_at_ns = eros_monotonic_ns();
 }
 

@@ -12,7 +12,7 @@
  * The worker goes from RUNNING to COMMITTING, a touch from RUNNING to HALTED,
  * both by compare-and-swap on the word: whoever is first has won, and since
  * the generation is part of the word, a touch that comes late does not hit the
- * next batch.  What was halted is never committed; what is being committed was
+ * next batch.  The reason for the halt is part of it, too.  What was halted is never committed; what is being committed was
  * finished before the user was back.
  *
  * Touch against claim: the worker publishes first and then drops those of its
@@ -70,18 +70,23 @@ eros_halt_install(ErosWorker *worker)
 bool
 eros_halt_is_overdue(ErosWorker *worker, uint64 now_ns)
 {
-	uint64 since = pg_atomic_read_u64(&worker->halted_at_ns);
+	uint64 since;
 
-	return eros_halt_is_pending(worker) && since != 0 && now_ns > since &&
-		   now_ns - since > eros_halt_timeout_ms * UINT64CONST(1000000);
+	if (!eros_halt_is_pending(worker))
+		return false;
+	pg_read_barrier(); /* not the time of an earlier halt */
+	since = pg_atomic_read_u64(&worker->halted_at_ns);
+	return now_ns > since && now_ns - since > eros_halt_timeout_ms * UINT64CONST(1000000);
 }
 
 /* Tells whether the batch that this process is at has been halted. */
 bool
 eros_halt_is_pending(ErosWorker *worker)
 {
-	return pg_atomic_read_u64(&worker->batch_word) ==
-		   EROS_BATCH_WORD(my_generation, EROS_BATCH_HALTED);
+	uint64 word = pg_atomic_read_u64(&worker->batch_word);
+
+	return EROS_BATCH_STATE(word) == EROS_BATCH_HALTED &&
+		   EROS_BATCH_GENERATION(word) == my_generation;
 }
 
 /*
@@ -93,7 +98,6 @@ void
 eros_halt_publish(ErosWorker *worker, const ErosKey *keys, int nkeys)
 {
 	Assert(nkeys <= EROS_MAX_BATCH);
-	pg_atomic_write_u64(&worker->halted_at_ns, 0);
 	worker->nkeys = nkeys;
 	memcpy(worker->keys, keys, sizeof(ErosKey) * nkeys);
 	my_generation++;
@@ -127,21 +131,22 @@ eros_halt_withdraw(ErosWorker *worker)
 /*
  * Halts a batch, given by the word that was read, for a reason; returns
  * whether it was still running.
+ *
+ * The time is written before the swap, so that whoever sees the halt sees its
+ * time; it only ever grows, so that one who then loses does no harm.
  */
 static bool
 halt_batch(ErosWorker *worker, uint64 word, ErosHaltReason reason)
 {
 	pid_t pid = worker->pid;
 	uint64 now = eros_monotonic_ns();
+	uint64 at = pg_atomic_read_u64(&worker->halted_at_ns);
 
-	if (!pg_atomic_compare_exchange_u64(
-			&worker->batch_word, &word,
-			EROS_BATCH_WORD(EROS_BATCH_GENERATION(word), EROS_BATCH_HALTED)))
+	while (at < now && !pg_atomic_compare_exchange_u64(&worker->halted_at_ns, &at, now))
+		;
+	if (!pg_atomic_compare_exchange_u64(&worker->batch_word, &word,
+										EROS_BATCH_HALTED_FOR(EROS_BATCH_GENERATION(word), reason)))
 		return false;
-
-	/* the worker has no use for these before it has rolled back */
-	pg_atomic_write_u32(&worker->halt_reason, reason);
-	pg_atomic_write_u64(&worker->halted_at_ns, now);
 	if (pid != 0)
 		kill(pid, SIGUSR2);
 	return true;
@@ -217,15 +222,19 @@ void
 eros_halt_finished(ErosWorker *worker)
 {
 	ErosDatabase *db = eros_my_database();
-	uint64 latency = eros_monotonic_ns() - pg_atomic_read_u64(&worker->halted_at_ns);
+	ErosHaltReason reason = EROS_BATCH_REASON(pg_atomic_read_u64(&worker->batch_word));
+	uint64 latency;
 	uint64 max;
+
+	pg_read_barrier();
+	latency = eros_monotonic_ns() - pg_atomic_read_u64(&worker->halted_at_ns);
 
 	if (db == NULL)
 		return;
 	pg_atomic_fetch_add_u64(&db->halts, 1);
-	if (pg_atomic_read_u32(&worker->halt_reason) == EROS_HALT_WAITER)
+	if (reason == EROS_HALT_WAITER)
 		pg_atomic_fetch_add_u64(&db->gave_way, 1);
-	if (pg_atomic_read_u32(&worker->halt_reason) != EROS_HALT_RETURN)
+	if (reason != EROS_HALT_RETURN)
 		return;
 	pg_atomic_fetch_add_u64(&db->halt_latency.count, 1);
 	pg_atomic_fetch_add_u64(&db->halt_latency.sum_ns, latency);

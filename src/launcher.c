@@ -145,6 +145,7 @@ eros_process_wait(ErosWait wait, long timeout_ms)
 						   Max(timeout_ms, 1), eros_wait_events[wait]);
 
 	ResetLatch(MyLatch);
+	QueryCancelPending = false; /* a cancel that comes late: nothing runs */
 	CHECK_FOR_INTERRUPTS();
 	eros_process_reload();
 	return (events & WL_LATCH_SET) != 0;

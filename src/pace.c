@@ -18,16 +18,19 @@
  * pg_log_backend_memory_contexts() makes.  ProcessInterrupts() then reports
  * "logging memory contexts" to the server log, and emit_log_hook sees that
  * report: it is dropped with all its lines, and the worker pauses there.
- * Until the next tick log_min_messages is at PANIC, so that the lines cost next
- * to nothing.  A genuine request is passed on, for then no slice is used up.
+ * The lines would cost more than all else: log_min_messages is at FATAL until
+ * the report comes to a memory context of ours, which is among the last, and
+ * whose statistics put it back.  A genuine request is passed on, for then no
+ * slice is used up.
  *
  * Nothing may be thrown inside the hook.  The pause ends when an interrupt is
  * pending, and the next safe point serves it.
  *
- * The tick has two more duties.  A call that does not yield to a halt within
- * eros.halt_timeout has its process terminated.  And every so often the worker
- * looks whether somebody waits for a lock that it holds; if so, it halts
- * itself: its batch is rolled back and runs later.
+ * The tick has more duties.  A call that does not yield to a halt within
+ * eros.halt_timeout has its process terminated.  Every so often the tick looks
+ * whether anybody waits for a lock or for a buffer pin, and if so, the worker
+ * looks at the next safe point whether it is for one that it holds.  Then it
+ * halts itself: its batch is rolled back and runs later.
  *
  * Before PostgreSQL 14 there is no such request to borrow: a long call is then
  * paid for after its end only.
@@ -38,7 +41,9 @@
 
 #include "eros.h"
 #include "fmgr.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
+#include "nodes/memnodes.h"
 #include "optimizer/planner.h"
 #include "pgstat.h"
 #include "storage/lock.h"
@@ -60,22 +65,29 @@
 /* Shorter pauses are put off. */
 #define MIN_PAUSE_NS UINT64CONST(50000)
 
-/* How often the worker looks whether somebody waits for its locks, and for a CPU. */
+/* How often the worker looks whether somebody waits for it, and how long it waits for a CPU. */
 #define LOOK_FOR_WAITERS_NS UINT64CONST(100000000)
 #define FEEL_CONTENTION_NS UINT64CONST(25000000)
+
+/* Looks in a row that must find somebody waiting for a buffer pin. */
+#define PIN_LOOKS 10
 
 static TimeoutId tick_timeout = MAX_TIMEOUTS;
 static emit_log_hook_type prev_emit_log_hook = NULL;
 static planner_hook_type prev_planner_hook = NULL;
 static MemoryContext waiters_context = NULL;
+static MemoryContextMethods sentinel_methods;
+static const MemoryContextMethods *allocset_methods = NULL;
 
 static ErosWorker *worker = NULL;
 static const ErosPhase *phase = NULL;
 
 static volatile bool pacing = false;
 static volatile bool point_wanted = false; /* the next safe point is ours */
+static volatile bool at_point = false;	   /* we are at it: ticks ask for no other */
 static bool dropping = false;			   /* the report under way is ours */
 static volatile bool quantum_used = false;
+static volatile bool waiters_seen = false; /* somebody waits for a lock or a pin, of whomever */
 static volatile uint64 looked_at_ns = 0;
 static volatile uint64 felt_at_ns = 0;
 static volatile bool genuine = false; /* somebody has really asked for a report */
@@ -92,7 +104,7 @@ allowance_ns(void)
 	return quantum_used ? SLICE_NS : 2 * eros_governor_quantum_ns();
 }
 
-/* Lets messages through again after a safe point. */
+/* Lets messages through again after a report of ours. */
 static void
 restore_log_min_messages(void)
 {
@@ -101,11 +113,56 @@ restore_log_min_messages(void)
 		log_min_messages = save_log_min_messages;
 		save_log_min_messages = -1;
 	}
+}
+
+/* The statistics of our memory context: a report comes to its end. */
+static void
+report_ends(EROS_STATS_ARGS)
+{
+	restore_log_min_messages();
+	allocset_methods->stats(EROS_STATS_CALL);
+}
+
+/* Asks for the report that was put off. */
+static void
+ask_for_genuine_report(void)
+{
 	if (genuine)
 	{
 		genuine = false;
 		eros_request_safe_point();
 	}
+}
+
+/* Tells whether anybody waits for a lock or a buffer pin; looks without a lock. */
+static bool
+anybody_waits(void)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[i];
+
+		if (proc->waitLock != NULL || EROS_IS_WAIT_FOR_PIN(proc->wait_event_info))
+			return true;
+	}
+	return false;
+}
+
+/* Does what is to be done every so often; tells whether a safe point is needed. */
+static bool
+look_around(uint64 now)
+{
+	if (now - felt_at_ns >= FEEL_CONTENTION_NS)
+	{
+		felt_at_ns = now;
+		eros_governor_feel_contention(worker); /* which lowers the allowance */
+	}
+	if (now - looked_at_ns >= LOOK_FOR_WAITERS_NS)
+	{
+		looked_at_ns = now;
+		waiters_seen = anybody_waits();
+	}
+	return waiters_seen || eros_governor_uncharged_ns() >= allowance_ns();
 }
 
 /*
@@ -117,13 +174,17 @@ tick(void)
 {
 	uint64 now;
 
-	if (genuine || save_log_min_messages >= 0)
-	{
-		restore_log_min_messages();
-		return;
-	}
 	if (!pacing)
 		return;
+	eros_continue_ticks(tick_timeout, TICK_MS);
+	if (at_point)
+		return;
+	if (genuine || save_log_min_messages >= 0)
+	{
+		restore_log_min_messages(); /* an error has ended the report */
+		ask_for_genuine_report();
+		return;
+	}
 	now = eros_monotonic_ns();
 	eros_governor_charge_cap(now);
 	if (eros_halt_is_overdue(worker, now) || eros_handler_is_overdue(now))
@@ -132,13 +193,12 @@ tick(void)
 		ProcDiePending = true;
 		return;
 	}
-	if (eros_governor_uncharged_ns() < allowance_ns() && now - looked_at_ns < LOOK_FOR_WAITERS_NS &&
-		now - felt_at_ns < FEEL_CONTENTION_NS)
-		return;
-
-	/* also when the last request was served without our seeing it */
-	point_wanted = true;
-	eros_request_safe_point();
+	if (look_around(now))
+	{
+		/* also when the last request was served without our seeing it */
+		point_wanted = true;
+		eros_request_safe_point();
+	}
 }
 
 /* Tells whether a process waits for a lock that this process holds. */
@@ -179,9 +239,8 @@ holds(const LOCKTAG *tag)
 
 /* Tells whether anybody waits for a lock that this process holds. */
 static bool
-is_waited_for(void)
+holds_what_is_waited_for(void)
 {
-	MemoryContext old = MemoryContextSwitchTo(waiters_context);
 	bool found = false;
 
 	for (uint32 i = 0; i < ProcGlobal->allProcCount && !found; i++)
@@ -196,22 +255,75 @@ is_waited_for(void)
 		tag = lock->tag;
 		found = holds(&tag) && blocks(proc->pid);
 	}
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(waiters_context);
 	return found;
 }
 
-/* Halts this batch if somebody waits for it; looks every so often only. */
+/* Tells whether a process has a lock on a relation on which this process has one. */
+static bool
+shares_a_relation(int pid, const LockData *locks)
+{
+	for (int i = 0; i < locks->nelements; i++)
+	{
+		const LockInstanceData *lock = &locks->locks[i];
+
+		if (lock->pid == pid && lock->holdMask != 0 &&
+			lock->locktag.locktag_type == LOCKTAG_RELATION && holds(&lock->locktag))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Tells whether it may be for this process that a VACUUM waits for a buffer pin.
+ * Whose pin it waits for is not to be found out; that it waits for a while, and
+ * that both use the same table, must do.
+ */
+static bool
+delays_pin_waiter(void)
+{
+	static int looks = 0;
+	LockData *locks = NULL;
+	bool waits = false;
+
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[i];
+
+		if (proc->databaseId != MyDatabaseId || !EROS_IS_WAIT_FOR_PIN(proc->wait_event_info))
+			continue;
+		waits = true;
+		if (looks < PIN_LOOKS)
+			break;
+		if (locks == NULL)
+			locks = GetLockStatusData();
+		if (shares_a_relation(proc->pid, locks))
+		{
+			looks = 0;
+			return true;
+		}
+	}
+	looks = waits && looks < PIN_LOOKS ? looks + 1 : 0;
+	return false;
+}
+
+/* Halts this batch if somebody waits for what it holds. */
 static void
 give_way(void)
 {
-	uint64 now = eros_monotonic_ns();
+	MemoryContext old = MemoryContextSwitchTo(waiters_context);
 
-	if (now - looked_at_ns < LOOK_FOR_WAITERS_NS)
-		return;
-	looked_at_ns = now;
-	if (is_waited_for())
+	waiters_seen = false;
+	if (holds_what_is_waited_for() || delays_pin_waiter())
 		eros_halt_myself(worker, EROS_HALT_WAITER);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(waiters_context);
+}
+
+/* Tells whether something is to be served that a pause must not keep waiting. */
+static bool
+pause_must_end(void)
+{
+	return QueryCancelPending || ProcDiePending || ProcSignalBarrierPending;
 }
 
 /* Sleeps off what the call owes; interrupts end it, and are served elsewhere. */
@@ -220,12 +332,12 @@ pause_call(void)
 {
 	uint64 start = eros_monotonic_ns();
 	bool woken = false;
-	uint64 wait_ns;
 
-	for (;;)
+	while (!pause_must_end())
 	{
-		wait_ns = eros_governor_wait_ns(worker, phase->phase);
-		if (wait_ns < MIN_PAUSE_NS || QueryCancelPending || ProcDiePending)
+		uint64 wait_ns = eros_governor_wait_ns(worker, phase->phase);
+
+		if (wait_ns < MIN_PAUSE_NS)
 			break;
 		pg_atomic_write_u32(&worker->activity, EROS_WORKER_PAUSING_IN_CALL);
 		if (wait_ns < UINT64CONST(1000000))
@@ -238,7 +350,13 @@ pause_call(void)
 			ResetLatch(MyLatch);
 			woken = true;
 		}
-		give_way();
+		if (eros_monotonic_ns() - looked_at_ns < LOOK_FOR_WAITERS_NS)
+			continue;
+		looked_at_ns = eros_monotonic_ns();
+		if (eros_governor_yields())
+			eros_governor_feel_contention(worker);
+		if (anybody_waits())
+			give_way();
 	}
 	if (woken)
 		SetLatch(MyLatch); /* whoever waits for it in the call finds it set */
@@ -250,9 +368,8 @@ pause_call(void)
 static void
 at_safe_point(void)
 {
-	give_way();
-	felt_at_ns = eros_monotonic_ns();
-	eros_governor_feel_contention(worker); /* which lowers the allowance */
+	if (waiters_seen)
+		give_way();
 	if (eros_governor_uncharged_ns() >= allowance_ns())
 	{
 		/* the timer would charge the same again, wake us, and cost more than a small share is worth */
@@ -279,7 +396,10 @@ catch_report(ErrorData *edata)
 		edata->output_to_server = false;
 	if (is_head && dropping)
 	{
+		/* a tick may have asked again since the request was taken up */
+		at_point = true;
 		point_wanted = false;
+		eros_withdraw_safe_point();
 		if (pacing)
 			at_safe_point();
 
@@ -295,19 +415,40 @@ catch_report(ErrorData *edata)
 			point_wanted = false;
 		}
 		save_log_min_messages = log_min_messages;
-		log_min_messages = PANIC;
+		log_min_messages = FATAL;
+		at_point = false;
 	}
 	if (edata->output_to_server && prev_emit_log_hook)
 		prev_emit_log_hook(edata);
 }
 
-/* Plans without parallel workers, which would escape the meter, whatever the settings are. */
+/*
+ * Plans without parallel workers, which would escape the meter, and without
+ * compiling (JIT), which cannot be interrupted, whatever the settings are.
+ */
 static PlannedStmt *
 plan_serially(Query *parse, const char *query_string, int cursor_options, ParamListInfo params)
 {
 	planner_hook_type next = prev_planner_hook ? prev_planner_hook : standard_planner;
 
-	return next(parse, query_string, cursor_options & ~CURSOR_OPT_PARALLEL_OK, params);
+	PlannedStmt *plan;
+
+	plan = next(parse, query_string, cursor_options & ~CURSOR_OPT_PARALLEL_OK, params);
+	plan->jitFlags = PGJIT_NONE;
+	return plan;
+}
+
+/* Makes a memory context that tells when a report of all of them comes to its end. */
+static void
+make_sentinel(void)
+{
+	MemoryContext sentinel =
+		AllocSetContextCreate(TopMemoryContext, "eros report", ALLOCSET_SMALL_SIZES);
+
+	allocset_methods = sentinel->methods;
+	sentinel_methods = *allocset_methods;
+	sentinel_methods.stats = report_ends;
+	sentinel->methods = &sentinel_methods;
 }
 
 /* Makes this process one whose calls are paced. */
@@ -315,6 +456,7 @@ void
 eros_pace_install(ErosWorker *my_worker)
 {
 	worker = my_worker;
+	make_sentinel();
 	waiters_context =
 		AllocSetContextCreate(TopMemoryContext, "eros lock waiters", ALLOCSET_SMALL_SIZES);
 	tick_timeout = RegisterTimeout(USER_TIMEOUT, tick);
@@ -328,9 +470,13 @@ eros_pace_install(ErosWorker *my_worker)
 void
 eros_pace_begin(const ErosPhase *my_phase)
 {
+	/* a pause needs messages of this level to be made */
+	if (log_min_messages > ERROR)
+		SetConfigOption("log_min_messages", "log", PGC_SUSET, PGC_S_OVERRIDE);
 	phase = my_phase;
-	point_wanted = false;
+	point_wanted = at_point = false;
 	quantum_used = false;
+	waiters_seen = false;
 	looked_at_ns = felt_at_ns = eros_monotonic_ns();
 	pacing = true;
 	eros_enable_ticks(tick_timeout, TICK_MS);
@@ -341,7 +487,7 @@ void
 eros_pace_end(void)
 {
 	pacing = false;
-	if (get_timeout_active(tick_timeout))
+	if (tick_timeout != MAX_TIMEOUTS && get_timeout_active(tick_timeout))
 		disable_timeout(tick_timeout, false);
 	if (point_wanted)
 	{
@@ -349,4 +495,5 @@ eros_pace_end(void)
 		eros_withdraw_safe_point();
 	}
 	restore_log_min_messages();
+	ask_for_genuine_report();
 }

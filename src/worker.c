@@ -56,6 +56,10 @@ typedef struct Piece
 /* The pause after an error that is not the handler's. */
 #define ERROR_PAUSE_NS UINT64CONST(1000000000)
 
+/* The longest sleep in a pause, and the one of a worker that yields to contention. */
+#define LONGEST_PAUSE_NS UINT64CONST(60000000000)
+#define LOOK_AGAIN_NS UINT64CONST(250000000)
+
 /* A handler that cannot be called is looked at again after this. */
 #define NOT_CALLABLE_PAUSE_NS UINT64CONST(10000000000)
 
@@ -65,6 +69,7 @@ static MemoryContext pieces_context = NULL;
 static List *pieces = NIL;
 static bool phase_has_work[EROS_MAX_PHASES + 1];
 static int next_handler = 0;
+static uint32 queue_generation = 0; /* up to which phase_has_work knows */
 
 /*
  * Has a handler wait in whose call a worker ended: a second at first, doubled
@@ -87,6 +92,7 @@ worker_exit(int code, Datum arg)
 {
 	ErosDatabase *db = eros_database_slot(worker->dboid, false);
 
+	eros_pace_end();
 	if (db != NULL && eros_halt_is_overdue(worker, eros_monotonic_ns()))
 	{
 		pg_atomic_fetch_add_u64(&db->halt_latency.forced, 1);
@@ -479,7 +485,6 @@ run_piece(uint64 *wait_ns)
 static bool
 run_next(uint64 *wait_ns)
 {
-	static uint32 queue_generation = 0;
 	ErosDatabase *db = eros_my_database();
 	ErosConfig *config = eros_config();
 	uint64 now = eros_monotonic_ns();
@@ -573,10 +578,6 @@ take_slot(Datum arg)
 	eros_pace_install(worker);
 	eros_process_init(dboid, "eros worker");
 	eros_config_by_hand();
-
-	/* pausing inside of calls needs the messages of this level to be made */
-	if (log_min_messages > LOG)
-		SetConfigOption("log_min_messages", "log", PGC_SUSET, PGC_S_OVERRIDE);
 	if (eros_nice > 0)
 		(void) setpriority(PRIO_PROCESS, 0, eros_nice);
 }
@@ -591,11 +592,14 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 	if (wait_ns != PG_UINT64_MAX)
 	{
 		ErosConfig *config = eros_config();
+		bool yields = eros_governor_yields();
 
 		*idle_since_ns = 0;
 		report(EROS_WORKER_PAUSING, "pausing for the CPU share");
-		eros_process_wait(EROS_WAIT_PAUSE,
-						  (long) (Min(wait_ns, UINT64CONST(60000000000)) / 1000000 + 1));
+		wait_ns = Min(wait_ns, yields ? LOOK_AGAIN_NS : LONGEST_PAUSE_NS);
+		eros_process_wait(EROS_WAIT_PAUSE, (long) (wait_ns / 1000000 + 1));
+		if (yields)
+			eros_governor_feel_contention(worker);
 		now = eros_monotonic_ns() - now;
 		for (int p = 0; db != NULL && p < config->nphases; p++)
 		{
@@ -609,6 +613,10 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 	if ((now - *idle_since_ns) / 1000000 >= (uint64) eros_worker_idle_timeout_ms)
 		return false;
 	report(EROS_WORKER_IDLE, "waiting for jobs");
+
+	/* a wait within a batch may have taken the latch */
+	if (db != NULL && pg_atomic_read_u32(&db->queue_generation) != queue_generation)
+		return true;
 	eros_process_wait(EROS_WAIT_JOBS, eros_worker_idle_timeout_ms);
 	memset(phase_has_work, true, sizeof(phase_has_work));
 	return true;
@@ -629,6 +637,7 @@ eros_worker_main(Datum arg)
 	{
 		uint64 wait_ns;
 
+		QueryCancelPending = false; /* a cancel that comes late: nothing runs */
 		CHECK_FOR_INTERRUPTS();
 		eros_process_reload();
 		if (run_next(&wait_ns))

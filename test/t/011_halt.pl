@@ -15,6 +15,7 @@ $node->safe_psql(
 	CREATE SCHEMA app;
 	CREATE TABLE app.mode AS SELECT 'quick' AS mode;
 	CREATE TABLE app.locked ();
+	CREATE TABLE app.pinned WITH (autovacuum_enabled = off) AS SELECT 1 AS x;
 	CREATE FUNCTION app.burn(ms double precision) RETURNS void
 		LANGUAGE c STRICT AS '%s', 'eros_test_burn';
 	CREATE FUNCTION app.loop() RETURNS void LANGUAGE plpgsql AS $$
@@ -37,6 +38,8 @@ $node->safe_psql(
 		ELSIF mode = 'lock' THEN
 			LOCK TABLE app.locked;
 			PERFORM app.loop();
+		ELSIF mode = 'pin' THEN
+			PERFORM count(*) FROM app.pinned p, generate_series(1, p.x + 1000000000) g WHERE g = -1;
 		ELSIF mode = 'catch' THEN
 			LOOP
 				BEGIN
@@ -178,6 +181,37 @@ is(value($node, 'postgres', 'BEGIN; LOCK TABLE app.locked; COMMIT; SELECT 1'), 1
 	'a session gets the lock that a batch held');
 polls_to($node, 'postgres', 'SELECT gave_way >= 1 FROM eros.status', 'the worker has given way');
 polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'and the batch has run later');
+
+# who waits for a buffer pin of a batch gets it, too
+called_for_three('pin');
+mode('quick');
+my $gave_way = value($node, 'postgres', 'SELECT gave_way FROM eros.status');
+$node->safe_psql('postgres', 'VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) app.pinned');
+is(value($node, 'postgres', 'SELECT gave_way FROM eros.status'), $gave_way + 1,
+	'the worker has given way to VACUUM (FREEZE), which needs the page for itself');
+polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'and the batch has run later');
+
+# an administrator's cancel that comes late, in the pause after a batch, cancels nothing
+$node->safe_psql(
+	'postgres', q{
+	UPDATE eros.phase SET cpu_percent = 1, batch_size = 1;
+	SELECT eros.invalidate('handler', u), eros_touch(u) FROM generate_series(1, 1000) u;
+	SELECT eros.advance_clock('15 minutes')});
+polls_to($node, 'postgres', q{SELECT count(*) = 1 FROM eros.status_worker WHERE activity = 'pausing'},
+	'the worker pauses between batches');
+$pid = value($node, 'postgres', 'SELECT pid FROM eros.status_worker');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+
+# a halt comes too late there as well; the change of the share is in force at once
+$node->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(1, 1000) u');
+$node->safe_psql(
+	'postgres', q{
+	UPDATE eros.phase SET cpu_percent = 95, batch_size = 15;
+	SELECT eros.advance_clock('15 minutes')});
+polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'with a larger share all is done soon');
+is(value($node, 'postgres', 'SELECT pid FROM eros.status_worker'), $pid,
+	'by the same worker, which the cancel has not ended');
+is(value($node, 'postgres', 'SELECT batches_failed FROM eros.status_handler'), 0, 'nor has it failed a batch');
 
 # halts that come late hit no other batch: thousands of batches and returns at random
 $node->safe_psql(
