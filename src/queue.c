@@ -70,6 +70,9 @@ tid_array(const ErosJob *jobs, int njobs)
 /* Looks from the begin of the index take one part in so many of the time. */
 #define LOOK_ALL_PART 20
 
+/* The scheduler looks for jobs that were missed so long after such a look is due. */
+#define LOOK_AGAIN_US 100000
+
 /*
  * Tells from when on to look for jobs that are due.  Begins the measurement of
  * a look from the very begin, which end_look() ends.
@@ -456,8 +459,9 @@ eros_queue_next_due(const ErosHandler *handler)
 	{
 		uint64 look_all_at_ns = pg_atomic_read_u64(&handler->stats->look_all_at_ns);
 
-		due =
-			Min(due, eros_now() + (int64) (look_all_at_ns - Min(start_ns, look_all_at_ns)) / 1000);
+		/* well after now, or it would be taken for a job that is due */
+		due = Min(due, eros_now() + LOOK_AGAIN_US +
+						   (int64) (look_all_at_ns - Min(start_ns, look_all_at_ns)) / 1000);
 	}
 	return due;
 }
