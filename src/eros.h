@@ -120,20 +120,6 @@ typedef struct ErosHaltHistogram
 	pg_atomic_uint64 classes[EROS_HALT_CLASSES];
 } ErosHaltHistogram;
 
-/* The last halts, for who looks; a ring, under the slot lock. */
-#define EROS_RECENT_HALTS 16
-
-typedef struct ErosRecentHalt
-{
-	TimestampTz at;
-	ErosHaltReason reason;
-	int32 handler_id;
-	int16 phase;
-	int16 worker;
-	int32 nusers;
-	uint64 latency_ns; /* from the request to the roll-back finished */
-} ErosRecentHalt;
-
 /* What is known of a database. */
 typedef enum ErosDatabaseState
 {
@@ -225,8 +211,6 @@ typedef struct ErosDatabase
 	pg_atomic_uint32 paused;		/* by eros.pause() */
 	pg_atomic_uint64 gave_way;		/* batches halted for somebody who waited for a lock */
 	ErosHaltHistogram halt_latency; /* of halts by returning users */
-	uint64 nhalts_noted;			/* the next place of the ring is this modulo its size */
-	ErosRecentHalt recent_halts[EROS_RECENT_HALTS];
 
 	/* the scheduler's own, for the history: when it sampled last, and what */
 	pg_atomic_uint64 sampled_at; /* TimestampTz; 0: not since the server's start */
@@ -484,6 +468,7 @@ extern bool eros_halt_is_pending(ErosWorker *worker);
 extern bool eros_halt_is_overdue(ErosWorker *worker, uint64 now_ns);
 extern void eros_halt_myself(ErosWorker *worker, ErosHaltReason reason);
 extern void eros_halt_database(Oid dboid);
+extern void eros_halt_finished(ErosWorker *worker);
 
 /* ------------------------------------------------------------------------
  * Phases and handlers (handler.c)
@@ -556,8 +541,6 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 extern bool eros_handler_timed_out(void);
 extern bool eros_handler_is_overdue(uint64 now_ns);
 extern void eros_handler_note_error(const ErosHandler *handler, const char *message);
-
-extern void eros_halt_finished(ErosWorker *worker, const ErosHandler *handler);
 
 /* ------------------------------------------------------------------------
  * Queue, cache, governor, processes

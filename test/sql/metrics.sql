@@ -9,9 +9,9 @@ WHERE name !~ '^eros(_[a-z]+)+$' OR (type = 'counter') <> (name ~ '_total$') OR 
 SELECT name FROM eros.metric_family GROUP BY name HAVING count(*) > 1;
 -- subjects whose metrics have not the same labels
 SELECT subject FROM eros.metric_family GROUP BY subject HAVING count(DISTINCT labels) > 1;
--- families without a sample; a worker may or may not run, a cost be known
+-- families without a sample; workers, problems, a cost or a measured quantity may or may not be there
 SELECT f.name FROM eros.metric_family f
-WHERE f.subject <> 'worker' AND f.name <> 'eros_handler_cost_seconds'
+WHERE f.subject NOT IN ('worker', 'problem') AND f.name NOT IN ('eros_handler_cost_seconds', 'eros_prediction_measured')
   AND NOT EXISTS (SELECT FROM eros.metrics m WHERE m.family = f.name) ORDER BY 1;
 -- samples with other labels than their family's, or twice
 SELECT m.name, m.labels FROM eros.metrics m JOIN eros.metric_family f ON f.name = m.family
@@ -40,5 +40,7 @@ SELECT regexp_replace(line, '(halt_.*) [0-9]+$', '\1 N') AS line FROM regexp_spl
 WHERE line ~ 'eros_(handler_enabled|phase_share_ratio|database_workers_limit|halt_latency_seconds)($| |\{|_bucket.*le="(6|8|\+)|_count)';
 SELECT (SELECT count(*) FROM regexp_split_to_table(eros.metrics_text(), '\n') line WHERE line LIKE 'eros%')
   = (SELECT count(*) FROM eros.metrics) AS as_many;
+-- who looks counts as a scrape
+SELECT scraped_at > eros.now() - interval '1 minute' AS noted FROM eros.monitor_info();
 SELECT eros.drop_handler(E'ho"st\\ile\n{}');
 DROP FUNCTION regress_one(bigint[]);

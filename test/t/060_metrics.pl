@@ -1,0 +1,444 @@
+# Prometheus and the exporters of Debian collect the metrics of a server, the dashboard's queries give
+# figures, and the alerts fire when something is broken.
+
+use strict;
+use warnings;
+
+use ErosTest;
+use HTTP::Tiny;
+use IPC::Run;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my @programs = qw(prometheus promtool prometheus-postgres-exporter prometheus-sql-exporter prometheus-node-exporter);
+my @missing = grep { my $name = $_; !grep { -x "$_/$name" } split /:/, $ENV{PATH} } @programs;
+plan skip_all => "not installed: @missing" if @missing;
+
+my $root = "$FindBin::RealBin/../..";
+my $dir = PostgreSQL::Test::Utils::tempdir;
+my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(prometheus postgres sql node);
+my $http = HTTP::Tiny->new(timeout => 10);
+my $json = JSON::PP->new->utf8->canonical;
+my %running;
+
+# Runs a command; a test that it succeeds.  Returns what it printed.
+sub runs
+{
+	my ($name, $command, $input) = @_;
+	my $out = '';
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $ok = IPC::Run::run($command, '<', \($input // ''), '>', \$out, '2>&1');
+	ok($ok, $name) or diag($out);
+	return $out;
+}
+
+# Starts a program in the background, to be stopped at the end.
+sub start_program
+{
+	my ($name, $environment, @command) = @_;
+	my $log = "$dir/$name.log";
+
+	local %ENV = (%ENV, %$environment);
+	$running{$name} = IPC::Run::start(\@command, '<', \undef, '>', $log, '2>', "$log.err");
+	return;
+}
+
+# Stops one of them.
+sub stop_program
+{
+	my ($name) = @_;
+	my $program = delete $running{$name} or return;
+
+	$program->kill_kill(grace => 5);
+	return;
+}
+
+END
+{
+	my $status = $?;
+
+	stop_program($_) for keys %running;
+	$? = $status;
+}
+
+# Writes a file.
+sub write_file
+{
+	my ($path, $text) = @_;
+
+	open my $file, '>', $path or die "$path: $!";
+	print $file $text;
+	close $file;
+	return;
+}
+
+# What an instant query to Prometheus gives: a list of { metric => labels, value => [ time, value ] }.
+sub query
+{
+	my ($expr) = @_;
+	my $answer = $http->post_form("http://127.0.0.1:$port{prometheus}/api/v1/query", { query => $expr });
+
+	return [] if $answer->{status} == 599;
+	my $data = eval { $json->decode($answer->{content}) } // {};
+	die "$expr: $answer->{content}" if ($data->{status} // '') ne 'success';
+	return $data->{data}{result};
+}
+
+# Calls a function until it returns something true, for a minute at most.
+sub eventually
+{
+	my ($condition) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	while (time < $end)
+	{
+		my $result = $condition->();
+		return $result if $result;
+		usleep(250_000);
+	}
+	return;
+}
+
+# A test: an alert has fired; between two looks something may be broken again.
+sub fires
+{
+	my ($alert, $again) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok( eventually(
+			sub {
+				$again->() if $again;
+				return scalar @{ query(qq{count_over_time(ALERTS{alertname="$alert",alertstate="firing"}[1h])}) };
+			}),
+		"$alert fires")
+	  or diag($json->pretty->encode(query('ALERTS')));
+	return;
+}
+
+#
+# The files
+#
+
+my $rules = slurp_file("$root/monitoring/eros.rules.yml");
+my $unit_tests = slurp_file("$root/monitoring/eros.rules.test.yml");
+my $operations = slurp_file("$root/docs/operations.md");
+my $reference = slurp_file("$root/docs/reference.md");
+my $dashboard = $json->decode(slurp_file("$root/monitoring/grafana-dashboard.json"));
+my @alerts = $rules =~ /- alert: (\w+)/g;
+
+runs('promtool check rules', [ 'promtool', 'check', 'rules', "$root/monitoring/eros.rules.yml" ]);
+runs('promtool check config', [ 'promtool', 'check', 'config', "$root/monitoring/prometheus.yml" ]);
+runs('promtool test rules', [ 'promtool', 'test', 'rules', "$root/monitoring/eros.rules.test.yml" ]);
+is_deeply(
+	[ grep { $unit_tests !~ /alertname: $_\n *exp_alerts:\n *- exp_labels:\n/ } @alerts ],
+	[], 'each alert has a unit test in which it fires');
+is_deeply([ grep { $unit_tests !~ /alertname: $_\n *exp_alerts: \[\]/ } @alerts ],
+	[], 'and in which it does not');
+
+my %anchor;
+for my $heading ($operations =~ /^#+ +(.+?) *$/mg)
+{
+	$anchor{ lc($heading =~ s/[^\w\- ]//gr) =~ tr/ /-/r } = 1;
+}
+is_deeply([ grep { !$anchor{ lc $_ } } @alerts ], [], 'each alert has its section in docs/operations.md');
+is_deeply(
+	[ grep { !$anchor{$_} } $rules =~ m{runbook_url: docs/operations\.md#([\w-]+)$}mg ],
+	[], 'to which its run-book link leads');
+is(scalar(() = $rules =~ /runbook_url:/g), scalar @alerts, 'each alert has one');
+
+#
+# The dashboard
+#
+
+my @panels = grep { $_->{type} ne 'row' } @{ $dashboard->{panels} };
+my %ids = map { $_->{id} => 1 } @{ $dashboard->{panels} };
+my %variables = map { $_->{name} => $_ } @{ $dashboard->{templating}{list} };
+cmp_ok($dashboard->{schemaVersion}, '>=', 36, 'the dashboard has a schema of Grafana 9 or later');
+is($dashboard->{uid}, 'eros', 'and a uid that stays');
+is(scalar keys %ids, scalar @{ $dashboard->{panels} }, 'its panels have ids of their own');
+is($variables{datasource}{type}, 'datasource', 'the data source is a variable');
+is($variables{datasource}{query}, 'prometheus', 'for a Prometheus');
+is_deeply([ grep { $_->{datasource}{uid} ne '${datasource}' } @panels, map { @{ $_->{targets} } } @panels ],
+	[], 'which every panel and every query uses');
+is_deeply([ map { $_->{title} } grep { !@{ $_->{targets} } || !$_->{description} || !$_->{fieldConfig}{defaults}{unit} } @panels ],
+	[], 'every panel has queries, a description and a unit');
+is_deeply([ map { $_->{title} } grep { $_->{gridPos}{x} + $_->{gridPos}{w} > 24 } @panels ], [], 'every panel is within the width');
+my %taken;
+for my $panel (@{ $dashboard->{panels} })
+{
+	my $at = $panel->{gridPos};
+	for my $x ($at->{x} .. $at->{x} + $at->{w} - 1)
+	{
+		$taken{"$x,$_"}++ for $at->{y} .. $at->{y} + $at->{h} - 1;
+	}
+}
+is_deeply([ grep { $taken{$_} > 1 } keys %taken ], [], 'and no two overlap');
+
+#
+# A server with something to be measured
+#
+
+my $node = eros_node(
+	'main', q{
+	eros.tracker_memory = '256kB'
+	eros.worker_idle_timeout = '1h'
+	eros.quantum = '20ms'
+	eros.retry_delay = '1ms'
+	eros.maintenance_interval = '1s'
+	});
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+create_eros($node, 'shop');
+$node->safe_psql(
+	'shop', q{
+	CREATE ROLE prometheus LOGIN IN ROLE pg_monitor;
+	CREATE TABLE mode AS SELECT 'quick' AS mode;
+	CREATE FUNCTION matches(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+	LANGUAGE plpgsql SET search_path = public AS $$
+	DECLARE
+		mode text := (SELECT m.mode FROM mode m);
+	BEGIN
+		IF mode = 'fail' THEN
+			RAISE 'broken on purpose';
+		END IF;
+		WHILE mode IN ('slow', 'catch') LOOP
+			BEGIN
+				PERFORM pg_sleep(0.1) FROM generate_series(1, 36000);
+			EXCEPTION WHEN query_canceled THEN
+				IF mode = 'slow' THEN
+					RAISE;
+				END IF;
+			END;
+		END LOOP;
+		RETURN QUERY SELECT u, to_jsonb(u) FROM unnest(user_ids) u;
+	END $$;
+	CREATE FUNCTION feed(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+	LANGUAGE sql AS $$ SELECT u, to_jsonb(u) FROM unnest(user_ids) u $$;
+	UPDATE eros.phase SET cpu_percent = 95;
+	SELECT eros.add_handler('matches', 'matches', phase => 1, ttl => '1 hour', max_attempts => 1, timeout => '1 hour');
+	SELECT eros.add_handler(E'fe"ed\\\\', 'feed', phase => 2);});
+
+# Has the handler 'matches' do something else from its next call on.
+sub mode
+{
+	my ($mode) = @_;
+
+	$node->safe_psql('shop', "UPDATE mode SET mode = '$mode'");
+	return;
+}
+
+# Has users become idle.
+sub leave
+{
+	my ($first, $last) = @_;
+
+	$node->safe_psql(
+		'shop', qq{
+		SELECT count(eros_touch(u)) FROM generate_series($first, $last) u;
+		SELECT eros.advance_clock('15 minutes')});
+	return;
+}
+
+# results that are stored and not read, and expire
+leave(1, 50);
+polls_to($node, 'shop', q{SELECT count(*) FROM eros.get_many('matches', ARRAY(SELECT generate_series(1::bigint, 50)))},
+	'users get their results', 50);
+$node->safe_psql('shop', q{SELECT eros.advance_clock('1 day')});
+polls_to($node, 'shop', q{SELECT results_expired >= 50 FROM eros.status_handler WHERE handler = 'matches'}, 'results expire');
+
+# a halt
+mode('slow');
+leave(101, 110);
+polls_to($node, 'shop', computing(), 'the worker is in a call');
+mode('quick');
+$node->safe_psql('shop', 'SELECT eros_touch(101)');
+polls_to($node, 'shop', 'SELECT halts > 0 FROM eros.status_halt', 'a touch halts it');
+polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'the others are served', 0);
+
+my $text = $node->safe_psql('shop', 'SELECT eros.metrics_text()') . "\n";
+is(runs('promtool check metrics of eros.metrics_text()', [ 'promtool', 'check', 'metrics' ], $text), '', 'finds nothing to say');
+
+is($node->safe_psql('shop', qq{\\i $root/monitoring/postgres_exporter.sql}) . "\n",
+	slurp_file("$root/monitoring/postgres_exporter.yaml"),
+	'monitoring/postgres_exporter.yaml is what postgres_exporter.sql prints');
+my %labels = map { $_ => 1 } slurp_file("$root/monitoring/sql_exporter.yml") =~ /labels: \[(.*?)\]/s ? split(/,\s*/, $1) : ();
+is_deeply(
+	[ grep { !$labels{$_} } split /\n/, $node->safe_psql('shop', q{
+		SELECT DISTINCT jsonb_object_keys(labels) FROM eros.metrics UNION SELECT unnest(labels) FROM eros.metric_family}) ],
+	[], 'monitoring/sql_exporter.yml knows all labels');
+my @families = split /\n/, $node->safe_psql('shop', q{
+	SELECT format('| `%s` | %s | %s | %s |', name, type, array_to_string(labels, ', '), help) FROM eros.metric_family});
+is_deeply([ grep { index($reference, "\n$_\n") < 0 } @families ], [], 'docs/reference.md has all metrics');
+is(scalar(() = $reference =~ /^\| `eros_[a-z_]+` \| (?:counter|gauge|histogram) /mg), scalar @families, 'and no others');
+
+# what the rules and the dashboard ask for is there
+my %family = map { $_ => 1 } map { /`(\w+)`/ } @families;
+my $asked = join "\n", $rules, map { $_->{expr} } map { @{ $_->{targets} } } @panels;
+is_deeply(
+	[ grep { !$family{ s/_(?:bucket|sum|count)$//r } } grep { !/^eros_rules/ } $asked =~ /\b(eros_[a-z_]+)\b/g ],
+	[], 'rules and dashboard ask for metrics that there are');
+
+#
+# Prometheus and the exporters; intervals and windows are shorter
+#
+
+my $config = slurp_file("$root/monitoring/prometheus.yml");
+$config =~ s/localhost:9187/127.0.0.1:$port{postgres}/;
+$config =~ s/localhost:9237/127.0.0.1:$port{sql}/;
+$config =~ s/localhost:9100/127.0.0.1:$port{node}/;
+$config =~ s/15s/1s/g;
+my $quick_rules = $rules =~ s/for: \w+$/for: 0s/mgr =~ s/\[(?:15m|30m|1h)\]/[20s]/gr =~ s/> (?:300|900)\b/> 3/gr;
+my $sql_config = slurp_file("$root/monitoring/sql_exporter.yml") =~ s/interval: 15s/interval: 1s/r;
+mkdir "$dir/textfile";
+write_file("$dir/prometheus.yml", $config);
+write_file("$dir/eros.rules.yml", $quick_rules);
+write_file("$dir/sql_exporter.yml", $sql_config);
+write_file("$dir/textfile/eros.prom", $text);
+
+start_program('postgres_exporter',
+	{ DATA_SOURCE_NAME => 'user=prometheus dbname=shop sslmode=disable host=' . $node->host . ' port=' . $node->port },
+	'prometheus-postgres-exporter', "--web.listen-address=127.0.0.1:$port{postgres}",
+	"--extend.query-path=$root/monitoring/postgres_exporter.yaml",
+	'--disable-default-metrics', '--disable-settings-metrics');
+start_program('sql_exporter', { PGHOST => $node->host, PGPORT => $node->port },
+	'prometheus-sql-exporter', "-web.listen-address=127.0.0.1:$port{sql}", "-config.file=$dir/sql_exporter.yml");
+start_program('node_exporter', {},
+	'prometheus-node-exporter', "--web.listen-address=127.0.0.1:$port{node}", '--collector.disable-defaults',
+	'--collector.textfile', "--collector.textfile.directory=$dir/textfile");
+start_program('prometheus', {},
+	'prometheus', "--config.file=$dir/prometheus.yml", "--storage.tsdb.path=$dir/tsdb",
+	"--web.listen-address=127.0.0.1:$port{prometheus}", '--log.level=warn');
+
+# The samples of one job as Prometheus has them, without the labels that exporters add.
+sub samples
+{
+	my ($job) = @_;
+	my %samples;
+
+	for my $sample (@{ query(qq({job="$job",__name__=~"eros_.+"})) })
+	{
+		my %labels = %{ $sample->{metric} };
+
+		next if $sample->{value}[1] eq 'NaN'; # what the postgres exporter makes of NULL
+		delete @labels{qw(job instance server driver host database user sql_job)};
+		$samples{ $json->encode(\%labels) } = $sample->{value}[1];
+	}
+	return \%samples;
+}
+
+my $all = $node->safe_psql('shop', q{SELECT jsonb_agg(labels || jsonb_build_object('__name__', name)) FROM eros.metrics});
+my %there;
+for my $labels (@{ $json->decode($all) })
+{
+	delete $labels->{$_} for grep { $labels->{$_} eq '' } keys %$labels; # the same to Prometheus
+	$there{ $json->encode($labels) } = 1;
+}
+for my $job (qw(postgres_exporter sql_exporter node_exporter))
+{
+	my $samples;
+
+	ok(eventually(sub { $samples = samples($job); return keys %$samples >= keys %there }), "Prometheus collects from $job");
+	is_deeply([ sort keys %$samples ], [ sort keys %there ], 'every sample, with its labels');
+	is($samples->{'{"__name__":"eros_handler_results_expired_total","datname":"shop","handler":"matches","phase":"1"}'},
+		50, 'and its value');
+}
+my $exported = join '', map { "$_\n" } grep { /^(?:# \w+ )?eros_/ } split /\n/,
+  $http->get("http://127.0.0.1:$port{postgres}/metrics")->{content};
+is(runs('promtool check metrics of the postgres_exporter', [ 'promtool', 'check', 'metrics' ], $exported),
+	'', 'finds nothing to say');
+my %typed = map { $_ => 1 } $exported =~ /^# TYPE (\w+ \w+)$/mg;
+is_deeply(
+	[ sort keys %typed ],
+	[ sort grep { !/^eros_problem / } map { /`(\w+)` \| (\w+)/ ? "$1 $2" : () } @families ],
+	'it has all metrics with their types');
+
+#
+# The alerts fire
+#
+
+is_deeply([ map { $_->{metric}{alertname} } @{ query(
+		'ALERTS{alertname=~"Eros(LauncherDown|SchedulerDown|SwitchedOff|TouchesLost|TrackerFull|JobsFailed|HandlerBroken|HandlerForced|CacheFull)"}') } ],
+	[], 'no alert fires while all is well');
+
+# jobs that fail
+mode('fail');
+leave(201, 210);
+fires($_) for qw(ErosJobsFailed ErosHandlerFailing);
+mode('quick');
+$node->safe_psql('shop', q{SELECT eros.get('matches', 1), eros.get('matches', 102)});
+$node->safe_psql('shop', q{SELECT eros.retry('matches')});
+
+# a function that is gone
+$node->safe_psql('shop', 'ALTER FUNCTION matches(bigint[]) RENAME TO gone');
+leave(301, 310);
+fires('ErosHandlerBroken');
+$node->safe_psql('shop', 'ALTER FUNCTION gone(bigint[]) RENAME TO matches');
+
+# a pause, in which jobs grow old
+$node->safe_psql('shop', 'SELECT eros.pause()');
+leave(401, 410);
+$node->safe_psql('shop', q{SELECT eros.advance_clock('7 hours')});
+fires($_) for qw(ErosSwitchedOff ErosQueueTooOld);
+$node->safe_psql('shop', q{SELECT eros.resume()});
+polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'all is done again', 0);
+
+# a call that does not end, and does not yield
+mode('catch');
+leave(501, 510);
+fires($_) for qw(ErosLongCall ErosQueueStalled);
+mode('quick');
+$node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(501, 510) u');
+fires('ErosHaltForced');
+
+# a cache that is too small
+reload_with($node, 'eros.cache_limit' => '8kB');
+leave(601, 700);
+fires('ErosCacheFull');
+reload_with($node, 'eros.cache_limit' => '1GB');
+
+# a scheduler that hangs: nobody becomes idle, nothing is purged, no room is made
+my $scheduler = value($node, 'shop', 'SELECT scheduler_pid FROM eros.status');
+kill 'STOP', $scheduler;
+$node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(1, 20000) u');
+$node->safe_psql('shop', 'BEGIN READ ONLY; SELECT count(eros_touch(u)) FROM generate_series(30001, 40000) u; COMMIT');
+fires($_) for qw(ErosTouchesLost ErosTrackerFull ErosSweepLate ErosMaintenanceLate);
+kill 'CONT', $scheduler;
+
+# a scheduler that is not started again, since the launcher hangs
+my $launcher = value($node, 'shop', 'SELECT launcher_pid FROM eros.status');
+kill 'STOP', $launcher;
+$node->safe_psql('shop', "SELECT pg_terminate_backend($scheduler)");
+fires('ErosSchedulerDown');
+kill 'CONT', $launcher;
+
+# a launcher that ends again and again
+fires('ErosLauncherDown',
+	sub { $node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'eros launcher'}) });
+
+#
+# The dashboard's queries give data, now that there is something of everything
+#
+
+my @empty;
+for my $panel (@panels)
+{
+	for my $target (@{ $panel->{targets} })
+	{
+		my $expr = $target->{expr};
+
+		$expr =~ s/\$(?:instance|datname)/.*/g;
+		$expr =~ s/\$__(?:rate_interval|range)/10m/g;
+		push @empty, "$panel->{title}: $expr" if !@{ query($expr) };
+	}
+}
+is_deeply(\@empty, [], 'every query of the dashboard gives data');
+
+# an exporter that is gone
+stop_program('postgres_exporter');
+fires('ErosMetricsMissing');
+
+stop_program($_) for sort keys %running;
+$node->stop;
+done_testing();
