@@ -538,6 +538,7 @@ extern ErosPhase *eros_phase(int phase);
 extern void eros_handler_check_callable(ErosHandler *handler);
 extern void
 eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResults *results);
+extern void eros_handler_check_utility(struct Node *stmt);
 extern bool eros_handler_timed_out(void);
 extern bool eros_handler_is_overdue(uint64 now_ns);
 extern void eros_handler_note_error(const ErosHandler *handler, const char *message);

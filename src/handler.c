@@ -26,11 +26,13 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "eros.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -408,6 +410,32 @@ check_signature(Oid function)
 	return user_type == UUIDOID ? EROS_KEY_UUID : EROS_KEY_BIGINT;
 }
 
+/* The owner of a function; InvalidOid when there is no such function. */
+static Oid
+function_owner(Oid function)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid owner = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
+}
+
+/*
+ * Tells whether a role may say what runs as another one: it has that one's
+ * rights anyway.
+ */
+static bool
+is_trusted(Oid function_owner, Oid handler_owner)
+{
+	return OidIsValid(function_owner) &&
+		   (superuser_arg(function_owner) || has_privs_of_role(function_owner, handler_owner));
+}
+
 /* Refuses a NULL argument. */
 static void
 require_argument(FunctionCallInfo fcinfo, int n, const char *name)
@@ -525,6 +553,13 @@ eros_add_handler(PG_FUNCTION_ARGS)
 	if (eros_function_aclcheck(function, owner) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
 	key_type = check_signature(function);
+	if (!is_trusted(function_owner(function), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s belongs to another role", format_procedure_qualified(function)),
+				 errdetail("Its owner could change what runs as you."),
+				 errhint("Register it as its owner (SET ROLE), or a function of yours that calls "
+						 "it.")));
 
 	existing = eros_handler_by_name(name, true);
 	if (existing != NULL)
@@ -669,19 +704,15 @@ function_by_signature(const char *signature)
 /*
  * Raises an error unless the handler can be called now.
  *
- * The function is looked up by its signature.  When it is not the very one
- * that was registered (it was dropped and made anew, or the database was
- * restored), it counts only if the handler's owner or a superuser owns it:
- * otherwise anybody who can create functions in its schema would run code as
- * the handler's owner.
+ * The function is looked up by its signature, since it may have been dropped
+ * and made anew, or the database been restored.  Whoever owns it decides what
+ * runs as the handler's owner: it counts only if that is nothing new to him.
  */
 void
 eros_handler_check_callable(ErosHandler *handler)
 {
 	Oid function;
 	char *rolename = GetUserNameFromId(handler->owner, true);
-	HeapTuple tuple;
-	Oid function_owner;
 
 	if (rolename == NULL)
 		ereport(ERROR,
@@ -695,20 +726,15 @@ eros_handler_check_callable(ErosHandler *handler)
 							   handler->name),
 						errhint("Create it, or register another one with eros.add_handler(..., "
 								"replace => true).")));
-	if (function != handler->function_oid)
-	{
-		tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-		function_owner =
-			HeapTupleIsValid(tuple) ? ((Form_pg_proc) GETSTRUCT(tuple))->proowner : InvalidOid;
-		if (HeapTupleIsValid(tuple))
-			ReleaseSysCache(tuple);
-		if (function_owner != handler->owner && !superuser_arg(function_owner))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("function %s of handler \"%s\" has been replaced by another role's",
-							handler->function, handler->name),
-					 errhint("Register it again with eros.add_handler(..., replace => true).")));
-	}
+	if (!is_trusted(function_owner(function), handler->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 function != handler->function_oid
+					 ? errmsg("function %s of handler \"%s\" has been replaced by another role's",
+							  handler->function, handler->name)
+					 : errmsg("function %s of handler \"%s\" has been given to another role",
+							  handler->function, handler->name),
+				 errhint("Register it again with eros.add_handler(..., replace => true).")));
 	if (eros_function_aclcheck(function, handler->owner) != ACLCHECK_OK)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("role \"%s\" may not execute function %s of handler \"%s\"",
@@ -837,6 +863,53 @@ check_result(const ErosHandler *handler, TupleDesc desc)
 }
 
 /*
+ * Has constraints that are deferred be checked at once, and those that wait now.
+ *
+ * A trigger that is put off to the commit would run as whoever is the current
+ * role then, in a worker the superuser; the server therefore raises an error
+ * when one is queued in a security-restricted operation.  So a handler could
+ * not write to a table that has such a constraint at all.
+ */
+static void
+check_constraints_at_once(void)
+{
+	ConstraintsSetStmt *all_immediate = makeNode(ConstraintsSetStmt);
+
+	AfterTriggerSetState(all_immediate);
+}
+
+/*
+ * Refuses a utility command that would reach beyond a handler's call.
+ *
+ * The server refuses most of these itself in a security-restricted operation.
+ * These would leave something in the session for others to trip over, or take
+ * away what is theirs.
+ */
+void
+eros_handler_check_utility(Node *stmt)
+{
+	const char *command = NULL;
+
+	if (!config_pinned)
+		return;
+	if (IsA(stmt, PrepareStmt))
+		command = "PREPARE";
+	else if (IsA(stmt, DeallocateStmt))
+		command = "DEALLOCATE";
+	else if (IsA(stmt, DiscardStmt))
+		command = "DISCARD";
+	else if (IsA(stmt, ListenStmt))
+		command = "LISTEN";
+	else if (IsA(stmt, UnlistenStmt))
+		command = "UNLISTEN";
+	else if (IsA(stmt, LoadStmt))
+		command = "LOAD";
+	if (command != NULL)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("cannot execute %s in a handler", command)));
+}
+
+/*
  * Calls a handler for a batch of users, sorted; checks what it returns.
  *
  * The handler has been found callable in this transaction.
@@ -862,6 +935,7 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 	if (config_pinned)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
 						errmsg("handler \"%s\" cannot be called by a handler", handler->name)));
+	check_constraints_at_once();
 	config_pinned = true;
 	call_timed_out = false;
 	enable_timeout_after(call_timeout, Min(handler->timeout_ms, eros_max_snapshot_age_ms));

@@ -642,6 +642,7 @@ process_utility(EROS_UTILITY_ARGS)
 	Node *stmt = pstmt->utilityStmt;
 	bool may_change_databases = IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt);
 
+	eros_handler_check_utility(stmt);
 	if (eros_shared != NULL &&
 		(IsA(stmt, DropStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt) ||
 		 IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt)))
