@@ -67,8 +67,9 @@ tid_array(const ErosJob *jobs, int njobs)
  * ------------------------------------------------------------------------
  */
 
-/* Looks from the begin of the index take one part in so many of the time. */
+/* Looks from the begin take one part in so many of the CPU time, or wait for so long at most. */
 #define LOOK_ALL_PART 20
+#define LOOK_ALL_AFTER_NS UINT64CONST(10000000000)
 
 /* The scheduler looks for jobs that were missed so long after such a look is due. */
 #define LOOK_AGAIN_US 100000
@@ -78,25 +79,27 @@ tid_array(const ErosJob *jobs, int njobs)
  * a look from the very begin, which end_look() ends.
  */
 static TimestampTz
-begin_look(const ErosHandler *handler, uint64 *start_ns)
+begin_look(const ErosHandler *handler, uint64 *start_cpu_ns)
 {
 	ErosHandlerStats *stats = handler->stats;
 
-	*start_ns = eros_monotonic_ns();
-	if (!OidIsValid(stats->dboid) || *start_ns >= pg_atomic_read_u64(&stats->look_all_at_ns))
+	*start_cpu_ns = eros_process_cpu_ns();
+	if (!OidIsValid(stats->dboid) ||
+		eros_monotonic_ns() >= pg_atomic_read_u64(&stats->look_all_at_ns))
 		return DT_NOBEGIN;
 	return (TimestampTz) pg_atomic_read_u64(&stats->due_from);
 }
 
 /* Notes when one can look from the very begin again. */
 static void
-end_look(const ErosHandler *handler, TimestampTz from, uint64 start_ns)
+end_look(const ErosHandler *handler, TimestampTz from, uint64 start_cpu_ns)
 {
-	uint64 now = eros_monotonic_ns();
+	/* by CPU time: on a busy machine a short look takes long */
+	uint64 pause_ns = (eros_process_cpu_ns() - start_cpu_ns) * LOOK_ALL_PART;
 
 	if (TIMESTAMP_IS_NOBEGIN(from))
 		pg_atomic_write_u64(&handler->stats->look_all_at_ns,
-							now + (now - start_ns) * LOOK_ALL_PART);
+							eros_monotonic_ns() + Min(pause_ns, LOOK_ALL_AFTER_NS));
 }
 
 /* Notes that the jobs of a claim are done: the next claim begins after them. */
@@ -165,8 +168,8 @@ void
 eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 {
 	static SPIPlanPtr plan = NULL;
-	uint64 start_ns;
-	TimestampTz from = begin_look(handler, &start_ns);
+	uint64 start_cpu_ns;
+	TimestampTz from = begin_look(handler, &start_cpu_ns);
 	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID};
 	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
 					  TimestampTzGetDatum(from), TimestampTzGetDatum(eros_now()),
@@ -180,7 +183,7 @@ eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 			  5, argtypes);
 	SPI_execute_plan(plan, values, NULL, false, 0);
 	take_claimed(claim);
-	end_look(handler, from, start_ns);
+	end_look(handler, from, start_cpu_ns);
 }
 
 /* Claims the jobs of these very users, as far as nobody else has them. */
@@ -432,8 +435,8 @@ TimestampTz
 eros_queue_next_due(const ErosHandler *handler)
 {
 	static SPIPlanPtr plan = NULL;
-	uint64 start_ns;
-	TimestampTz from = begin_look(handler, &start_ns);
+	uint64 start_cpu_ns;
+	TimestampTz from = begin_look(handler, &start_cpu_ns);
 	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID};
 	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
 					  TimestampTzGetDatum(from)};
@@ -454,14 +457,15 @@ eros_queue_next_due(const ErosHandler *handler)
 		pg_atomic_write_u64(&handler->stats->due_from, (uint64) due);
 	}
 	pg_atomic_write_u64(&handler->stats->next_due, due == DT_NOEND ? 0 : (uint64) due);
-	end_look(handler, from, start_ns);
+	end_look(handler, from, start_cpu_ns);
 	if (!TIMESTAMP_IS_NOBEGIN(from))
 	{
 		uint64 look_all_at_ns = pg_atomic_read_u64(&handler->stats->look_all_at_ns);
+		uint64 now_ns = eros_monotonic_ns();
 
 		/* well after now, or it would be taken for a job that is due */
 		due = Min(due, eros_now() + LOOK_AGAIN_US +
-						   (int64) (look_all_at_ns - Min(start_ns, look_all_at_ns)) / 1000);
+						   (int64) (look_all_at_ns - Min(now_ns, look_all_at_ns)) / 1000);
 	}
 	return due;
 }
