@@ -197,6 +197,7 @@ typedef struct ErosDatabase
 	pg_atomic_uint32 wants_room;		/* a touch found its partition full */
 	pg_atomic_uint32 dozing;			/* the scheduler sleeps long: a return wakes it */
 	pg_atomic_uint32 queue_generation;	/* raised when jobs are due */
+	pg_atomic_uint32 owners_waiting;	/* owners with due jobs and no worker */
 	pg_atomic_uint64 active_users;		/* in the map */
 	pg_atomic_uint64 touches_spilled;	/* touches that went to the table */
 	pg_atomic_uint64 touches_lost;		/* ... and could not: read-only, map full */
@@ -267,6 +268,7 @@ typedef struct ErosWorker
 	uint32 ticket; /* tells a worker that the slot is still meant for it */
 	pid_t pid;	   /* 0: not up yet */
 	Latch *latch;
+	Oid owner; /* the role whose handlers it runs, and no other's */
 
 	pg_atomic_uint64 batch_word;
 	int nkeys;
@@ -311,6 +313,8 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 batches_halted;
 	pg_atomic_uint32 kills; /* workers that ended in a call, since the last that did not */
 	pg_atomic_uint64 suspended_until_ns; /* not called before, monotonic */
+	pg_atomic_uint64 retry_at_ns;		 /* nor before, unless the configuration has changed */
+	pg_atomic_uint64 retry_generation;	 /* the configuration for which that holds */
 	pg_atomic_uint64 cpu_used_ns;
 	pg_atomic_uint64 cpu_halted_ns;	 /* lost to halts */
 	pg_atomic_uint64 cost_ns;		 /* per user, moving average; 0: unknown */
@@ -502,7 +506,6 @@ typedef struct ErosHandler
 
 	/* this process's own */
 	struct _SPI_plan *plan; /* the call, prepared as the owner */
-	uint64 retry_at_ns;		/* not before, when it could not be called at all */
 } ErosHandler;
 
 /* This process's copy of eros.phase and eros.handler. */
@@ -541,6 +544,8 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 extern void eros_handler_check_utility(struct Node *stmt);
 extern bool eros_handler_timed_out(void);
 extern bool eros_handler_is_overdue(uint64 now_ns);
+extern void eros_handler_wait(const ErosHandler *handler, uint64 pause_ns);
+extern uint64 eros_handler_waits_until_ns(const ErosHandler *handler);
 extern void eros_handler_note_error(const ErosHandler *handler, const char *message);
 
 /* ------------------------------------------------------------------------

@@ -979,6 +979,29 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 	}
 }
 
+/*
+ * Has a handler wait after an error, in whatever process, but no longer than
+ * until phases or handlers are changed: that may have mended it.
+ */
+void
+eros_handler_wait(const ErosHandler *handler, uint64 pause_ns)
+{
+	pg_atomic_write_u64(&handler->stats->retry_generation, eros_config()->generation);
+	pg_atomic_write_u64(&handler->stats->retry_at_ns, eros_monotonic_ns() + pause_ns);
+}
+
+/* Tells until when a handler is not to be called, by the monotonic clock. */
+uint64
+eros_handler_waits_until_ns(const ErosHandler *handler)
+{
+	ErosHandlerStats *stats = handler->stats;
+	uint64 until = pg_atomic_read_u64(&stats->suspended_until_ns);
+
+	if (pg_atomic_read_u64(&stats->retry_generation) == eros_config()->generation)
+		until = Max(until, pg_atomic_read_u64(&stats->retry_at_ns));
+	return until;
+}
+
 /* Notes in eros.handler why a handler cannot be called at all; NULL: it can again. */
 void
 eros_handler_note_error(const ErosHandler *handler, const char *message)

@@ -6,6 +6,9 @@
  * The launcher starts it, also to find out whether a database has the
  * extension: if not, it says so in the slot and ends.
  *
+ * A worker serves one owner's handlers.  With more owners than eros.workers,
+ * they take turns: owners_waiting tells the workers that somebody has none.
+ *
  * It sleeps until something is due: somebody in the map or in the table
  * crosses a threshold, a result is to be refreshed, maintenance, a job's next
  * try.  At most a first threshold passes between two looks, so that it need
@@ -35,8 +38,20 @@
 #define MIN_BACKOFF_NS UINT64CONST(1000000000)
 #define MAX_BACKOFF_NS UINT64CONST(60000000000)
 
+/* What there is to do for one owner of handlers. */
+typedef struct OwnerWork
+{
+	Oid owner;
+	bool due;	   /* a job of his is due */
+	int64 pending; /* jobs of the handlers that have one that is due */
+	int64 held;	   /* of these, in work */
+	int workers;
+} OwnerWork;
+
 static ErosDatabase *db = NULL;
 static ErosSweep *sweep = NULL;
+static Oid last_owner = InvalidOid; /* for whom the last worker was started */
+static MemoryContext round_context = NULL;
 static BackgroundWorkerHandle **handles = NULL; /* by worker slot */
 static uint64 start_backoff_ns = 0;
 static uint64 start_after_ns = 0;
@@ -80,9 +95,9 @@ reap_workers(void)
 	}
 }
 
-/* Keeps a free slot for a worker with this number; -1 when there is none. */
+/* Keeps a free slot for a worker with this number and owner; -1 when there is none. */
 static int
-keep_worker_slot(int number)
+keep_worker_slot(int number, Oid owner)
 {
 	static uint32 tickets = 0;
 	int found = -1;
@@ -96,6 +111,7 @@ keep_worker_slot(int number)
 			continue;
 		worker->dboid = db->dboid;
 		worker->number = number;
+		worker->owner = owner;
 		worker->pid = 0;
 		worker->latch = NULL;
 		worker->ticket = (uint32) MyProcPid * 1000003 + ++tickets;
@@ -108,12 +124,12 @@ keep_worker_slot(int number)
 	return found;
 }
 
-/* Starts a worker; returns whether there was a slot for it. */
+/* Starts a worker for an owner's handlers; returns whether there was a slot for it. */
 static bool
-start_worker(int number)
+start_worker(int number, Oid owner)
 {
 	BackgroundWorker bgw = {0};
-	int slot = keep_worker_slot(number);
+	int slot = keep_worker_slot(number, owner);
 	MemoryContext old;
 	bool started = false;
 
@@ -144,50 +160,110 @@ start_worker(int number)
 	return started;
 }
 
-/* Wakes the workers that run, and starts those that are missing. */
+/*
+ * Chooses the owner for whom to start a worker, NULL when nobody needs one:
+ * one with fewest workers, and of these the next in turn.
+ *
+ * The counts of jobs are for the second worker of an owner: a due job is
+ * reason enough for the first.
+ */
+static OwnerWork *
+choose_owner(OwnerWork *owners, int nowners)
+{
+	OwnerWork *best = NULL;
+
+	for (int i = 0; i < nowners; i++)
+	{
+		OwnerWork *this = &owners[i];
+		bool after;
+
+		if (!this->due || (this->workers > 0 && this->pending <= this->held))
+			continue;
+		if (best == NULL || this->workers != best->workers)
+		{
+			if (best == NULL || this->workers < best->workers)
+				best = this;
+			continue;
+		}
+
+		/* by oid, round and round, from the one after the last */
+		after = this->owner > last_owner;
+		if (after != (best->owner > last_owner) ? after : this->owner < best->owner)
+			best = this;
+	}
+	return best;
+}
+
+/* Says once, and in the status, that there is no slot for a worker; tries again later. */
 static void
-provide_workers(void)
+note_no_worker_slot(uint64 now)
+{
+	if (!db->no_worker_slot)
+		ereport(
+			WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no free slot for a worker of EROS"),
+			 errhint("Raise max_worker_processes (or eros.max_workers), or lower eros.workers.")));
+	db->no_worker_slot = true;
+	start_backoff_ns = Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
+	start_after_ns = now + start_backoff_ns;
+}
+
+/* Wakes the worker with this number; returns whether there is one. */
+static bool
+wake_worker(int number)
+{
+	bool there = false;
+
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		ErosWorker *worker = &eros_workers_array[i];
+
+		if (worker->dboid != db->dboid || worker->number != number)
+			continue;
+		there = true;
+
+		/* whatever it does now: it may be about to sleep */
+		if (worker->latch != NULL)
+			SetLatch(worker->latch);
+	}
+	LWLockRelease(eros_shared->lock);
+	return there;
+}
+
+/*
+ * Wakes the workers that run, and starts those that are missing, for the owners
+ * who have due jobs.  Who has to wait then is made known to the workers.
+ */
+static void
+provide_workers(OwnerWork *owners, int nowners)
 {
 	uint64 now = eros_monotonic_ns();
+	uint32 waiting = 0;
 
-	reap_workers();
 	for (int number = 1; number <= eros_workers; number++)
 	{
-		bool there = false;
+		OwnerWork *owner;
 
-		LWLockAcquire(eros_shared->lock, LW_SHARED);
-		for (int i = 0; i < eros_max_workers; i++)
-		{
-			ErosWorker *worker = &eros_workers_array[i];
-
-			if (worker->dboid != db->dboid || worker->number != number)
-				continue;
-			there = true;
-
-			/* whatever it does now: it may be about to sleep */
-			if (worker->latch != NULL)
-				SetLatch(worker->latch);
-		}
-		LWLockRelease(eros_shared->lock);
-		if (there || now < start_after_ns)
+		if (wake_worker(number) || now < start_after_ns)
 			continue;
-		if (start_worker(number))
+		owner = choose_owner(owners, nowners);
+		if (owner == NULL)
+			continue;
+		if (start_worker(number, owner->owner))
 		{
+			owner->workers++;
+			last_owner = owner->owner;
 			start_backoff_ns = 0;
 			db->no_worker_slot = false;
 			continue;
 		}
-		if (!db->no_worker_slot)
-			ereport(
-				WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no free slot for a worker of EROS"),
-				 errhint(
-					 "Raise max_worker_processes (or eros.max_workers), or lower eros.workers.")));
-		db->no_worker_slot = true;
-		start_backoff_ns = Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
-		start_after_ns = now + start_backoff_ns;
+		note_no_worker_slot(now);
 	}
+	for (int i = 0; i < nowners; i++)
+		waiting += owners[i].due && owners[i].workers == 0;
+	pg_atomic_write_u32(&db->owners_waiting, waiting);
 }
 
 /* ------------------------------------------------------------------------
@@ -329,65 +405,86 @@ sweep_all(TimestampTz now)
 	eros_process_commit();
 }
 
-/* Tells whether there are more jobs than the workers hold at the moment. */
-static bool
-has_unheld_jobs(ErosConfig *config)
+/* Finds the work of an owner, or begins to count it. */
+static OwnerWork *
+work_of(OwnerWork *owners, int *nowners, Oid owner)
 {
-	int64 pending = 0;
-	int64 held = 0;
-	bool any_worker = false;
-
-	for (int h = 0; h < config->nhandlers; h++)
+	for (int i = 0; i < *nowners; i++)
 	{
-		if (config->handlers[h].enabled)
-			pending += (int64) pg_atomic_read_u64(&config->handlers[h].stats->pending);
+		if (owners[i].owner == owner)
+			return &owners[i];
 	}
+	owners[*nowners].owner = owner;
+	return &owners[(*nowners)++];
+}
+
+/* Counts who works for whom at the moment. */
+static void
+count_workers(OwnerWork *owners, int nowners)
+{
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	for (int i = 0; i < eros_max_workers; i++)
 	{
-		if (eros_workers_array[i].dboid == db->dboid)
+		for (int o = 0; o < nowners && eros_workers_array[i].dboid == db->dboid; o++)
 		{
-			any_worker = true;
-			held += eros_workers_array[i].nkeys;
+			if (eros_workers_array[i].owner != owners[o].owner)
+				continue;
+			owners[o].workers++;
+			owners[o].held += eros_workers_array[i].nkeys;
 		}
 	}
-
-	/* the counts are for the second worker: a due job is reason enough for the first */
-	return !any_worker || pending > held;
+	LWLockRelease(eros_shared->lock);
 }
 
 /* Starts workers when jobs are due; tells when the next one is. */
 static void
 serve_queue(TimestampTz *next)
 {
-	ErosConfig *config;
-	TimestampTz due = DT_NOEND;
+	ErosConfig *config = eros_config();
+	OwnerWork *owners =
+		MemoryContextAllocZero(round_context, sizeof(OwnerWork) * Max(config->nhandlers, 1));
+	TimestampTz now = eros_now();
+	uint64 now_ns = eros_monotonic_ns();
+	int nowners = 0;
 
-	eros_process_begin();
-	config = eros_config();
-	for (int h = 0; h < config->nhandlers; h++)
-	{
-		if (config->handlers[h].enabled)
-			due = Min(due, eros_queue_next_due(&config->handlers[h]));
-	}
-	eros_process_commit();
+	reap_workers();
+	pg_atomic_write_u32(&db->owners_waiting, 0);
 	if (pg_atomic_read_u32(&db->paused) != 0)
 		return;
-	if (due <= eros_now())
-		*next = Min(*next, eros_now() + USECS_PER_SEC);
-	if (due <= eros_now() && has_unheld_jobs(config))
+	eros_process_begin();
+	for (int h = 0; h < config->nhandlers; h++)
 	{
-		pg_atomic_fetch_add_u32(&db->queue_generation, 1);
-		provide_workers();
-	}
-	else if (due > eros_now())
+		ErosHandler *handler = &config->handlers[h];
+		OwnerWork *work = work_of(owners, &nowners, handler->owner);
+		uint64 wait_ns = eros_handler_waits_until_ns(handler);
+		TimestampTz due;
+
+		if (!handler->enabled)
+			continue;
+		due = eros_queue_next_due(handler);
+		if (due <= now && wait_ns > now_ns)
+			due = now + (int64) ((wait_ns - now_ns) / 1000) + 1; /* it is set aside until then */
+		else if (due <= now)
+		{
+			work->due = true;
+			work->pending += (int64) pg_atomic_read_u64(&handler->stats->pending);
+			due = now + USECS_PER_SEC;
+		}
 		*next = Min(*next, due);
+	}
+	eros_process_commit();
+	count_workers(owners, nowners);
+	if (choose_owner(owners, nowners) == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&db->queue_generation, 1);
+	provide_workers(owners, nowners);
 }
 
 /* Sees to what a change of phases and handlers leaves behind. */
 static void
 tidy_up_config(void)
 {
-	int32 *dropped = palloc(sizeof(int32) * eros_max_handlers);
+	int32 *dropped = MemoryContextAlloc(round_context, sizeof(int32) * eros_max_handlers);
 	int ndropped = eros_forget_dropped_handlers(eros_config(), dropped);
 
 	eros_process_begin();
@@ -481,7 +578,6 @@ void
 eros_scheduler_main(Datum arg)
 {
 	sigjmp_buf local_sigjmp_buf;
-	MemoryContext context;
 	volatile bool initialized = false;
 
 	take_slot(arg);
@@ -493,7 +589,8 @@ eros_scheduler_main(Datum arg)
 
 	handles = MemoryContextAllocZero(TopMemoryContext,
 									 sizeof(BackgroundWorkerHandle *) * eros_max_workers);
-	context = AllocSetContextCreate(TopMemoryContext, "eros scheduler", ALLOCSET_DEFAULT_SIZES);
+	round_context =
+		AllocSetContextCreate(TopMemoryContext, "eros scheduler", ALLOCSET_DEFAULT_SIZES);
 
 	/* an error ends the round, not the scheduler */
 	if (sigsetjmp(local_sigjmp_buf, 1) != 0)
@@ -502,7 +599,7 @@ eros_scheduler_main(Datum arg)
 		HOLD_INTERRUPTS();
 		EmitErrorReport();
 		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
+		MemoryContextSwitchTo(round_context);
 		FlushErrorState();
 		RESUME_INTERRUPTS();
 		LWLockReleaseAll();
@@ -518,8 +615,8 @@ eros_scheduler_main(Datum arg)
 		long sleep_ms = 60000;
 		long at_least_ms = 1000;
 
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(context);
+		MemoryContextSwitchTo(round_context);
+		MemoryContextReset(round_context);
 		CHECK_FOR_INTERRUPTS();
 		if (!eros_enabled)
 			exit_if_dropped();

@@ -16,6 +16,11 @@
  *
  * The pause that pays for a batch comes after its commit.
  *
+ * A worker runs the handlers of one owner, which the scheduler has chosen:
+ * what a handler's code leaves in the process (connections of dblink, variables
+ * of PL/Perl, the settings of a library) is found by the same role's code only.
+ * When other owners' jobs are due and have no worker, it ends after its turn.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -63,7 +68,15 @@ typedef struct Piece
 /* A handler that cannot be called is looked at again after this. */
 #define NOT_CALLABLE_PAUSE_NS UINT64CONST(10000000000)
 
+/* A worker's turn, when other owners wait for one. */
+#define TURN_NS UINT64CONST(2000000000)
+
+/* ... when it has not run a batch yet, or is at the pieces of a failed one, at most. */
+#define FIRST_BATCH_NS (5 * TURN_NS)
+#define PIECES_NS (30 * TURN_NS)
+
 static ErosWorker *worker = NULL;
+static uint64 turn_began_ns = 0;
 static MemoryContext batch_context = NULL;
 static MemoryContext pieces_context = NULL;
 static List *pieces = NIL;
@@ -233,7 +246,7 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 	}
 	if (stage == STAGE_CHECK)
 	{
-		handler->retry_at_ns = eros_monotonic_ns() + NOT_CALLABLE_PAUSE_NS;
+		eros_handler_wait(handler, NOT_CALLABLE_PAUSE_NS);
 		handler->has_error = true;
 		in_transaction(write_handler_error, &failure);
 		log_failure(handler, error);
@@ -243,7 +256,7 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 		(error->sqlerrcode == ERRCODE_QUERY_CANCELED && !eros_handler_timed_out()))
 	{
 		/* not the handler's fault, or an administrator has cancelled it */
-		handler->retry_at_ns = eros_monotonic_ns() + ERROR_PAUSE_NS;
+		eros_handler_wait(handler, ERROR_PAUSE_NS);
 		log_failure(handler, error);
 		return;
 	}
@@ -462,7 +475,7 @@ run_piece(uint64 *wait_ns)
 	piece = linitial(pieces);
 	handler = handler_by_id(piece->handler_id);
 	phase = handler ? eros_phase(handler->phase) : NULL;
-	if (phase == NULL || !handler->enabled)
+	if (phase == NULL || !handler->enabled || handler->owner != worker->owner)
 	{
 		pieces = list_delete_first(pieces);
 		return true;
@@ -516,10 +529,10 @@ run_next(uint64 *wait_ns)
 			ErosHandler *handler = &config->handlers[next_handler++ % config->nhandlers];
 			uint64 retry_at;
 
-			if (handler->phase != phase->phase || !handler->enabled)
+			if (handler->phase != phase->phase || !handler->enabled ||
+				handler->owner != worker->owner)
 				continue;
-			retry_at =
-				Max(handler->retry_at_ns, pg_atomic_read_u64(&handler->stats->suspended_until_ns));
+			retry_at = eros_handler_waits_until_ns(handler);
 			if (retry_at > now)
 			{
 				*wait_ns = Min(*wait_ns, retry_at - now);
@@ -574,12 +587,40 @@ take_slot(Datum arg)
 	pg_atomic_write_u64(&worker->batches, 0);
 	pg_atomic_write_u64(&worker->users_done, 0);
 	pg_atomic_write_u64(&worker->cpu_used_ns, 0);
+	turn_began_ns = eros_monotonic_ns();
 	eros_halt_install(worker);
 	eros_pace_install(worker);
 	eros_process_init(dboid, "eros worker");
 	eros_config_by_hand();
 	if (eros_nice > 0)
 		(void) setpriority(PRIO_PROCESS, 0, eros_nice);
+}
+
+/*
+ * Tells whether to leave the worker's number to another owner: one waits, and
+ * there is nothing to do now, or the turn is over.
+ *
+ * A turn has at least one batch, and ends with a failed batch's last piece:
+ * otherwise a slow handler would never come to its failing user.
+ */
+static bool
+leaves_turn(bool idle)
+{
+	ErosDatabase *db = eros_my_database();
+	uint64 elapsed = eros_monotonic_ns() - turn_began_ns;
+	uint32 waiting = db != NULL ? pg_atomic_read_u32(&db->owners_waiting) : 0;
+
+	if (waiting == 0)
+		return false;
+	if (!idle)
+	{
+		if (elapsed < TURN_NS || (pieces != NIL && elapsed < PIECES_NS) ||
+			(pg_atomic_read_u64(&worker->batches) == 0 && elapsed < FIRST_BATCH_NS))
+			return false;
+	}
+
+	/* as many leave as wait */
+	return pg_atomic_compare_exchange_u32(&db->owners_waiting, &waiting, waiting - 1);
 }
 
 /* Waits for the governor, or for work; returns whether to go on. */
@@ -641,8 +682,13 @@ eros_worker_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		eros_process_reload();
 		if (run_next(&wait_ns))
+		{
 			idle_since_ns = 0;
-		else if (!wait_for_work(wait_ns, &idle_since_ns))
+			wait_ns = 0;
+		}
+		if (leaves_turn(wait_ns == PG_UINT64_MAX))
+			break;
+		if (wait_ns != 0 && !wait_for_work(wait_ns, &idle_since_ns))
 			break;
 	}
 	proc_exit(0);
