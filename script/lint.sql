@@ -25,11 +25,11 @@ CROSS JOIN LATERAL plpgsql_check_function_tb(p.oid, coalesce(t.tgrelid, 0),
 WHERE p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) OR t.oid IS NOT NULL
 ORDER BY 1;
 
--- functions that run with their owner's rights but the caller's search_path
-SELECT format('%s: SECURITY DEFINER without SET search_path', oid::regprocedure)
-FROM member_function
-WHERE prosecdef AND NOT EXISTS (SELECT FROM unnest(proconfig) s WHERE s LIKE 'search_path=%')
-ORDER BY 1;
+-- what would let somebody in
+\ir safety.sql
+SELECT pg_temp.catalog_findings('eros');
+SELECT pg_temp.script_findings(pg_read_file(c.setting || '/extension/eros--' || e.extversion || '.sql'))
+FROM pg_config c, pg_extension e WHERE c.name = 'SHAREDIR' AND e.extname = 'eros';
 
 -- what COMMENT ON does not explain
 SELECT format('%s: no comment', oid::regprocedure)

@@ -3,6 +3,9 @@
 -- complain if the script is sourced in psql rather than by CREATE EXTENSION
 \echo Use "CREATE EXTENSION eros" to load this file. \quit
 
+-- no name and no operator is looked up where others can have put something
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 /*
  * Everything but eros_touch lives in a schema of its own.  If the schema is
  * there already, somebody else made it, and nothing in it can be trusted: the
@@ -43,6 +46,16 @@ COMMENT ON FUNCTION eros.freeze_clock() IS
 ------------------------------------------------------------------------------
 -- Touch
 ------------------------------------------------------------------------------
+
+-- One with other arguments would be called in place of ours, if they fit better.
+DO $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_proc p WHERE p.proname = 'eros_touch' AND p.pronamespace = '@extschema@'::regnamespace) THEN
+		RAISE EXCEPTION 'function eros_touch exists already in schema @extschema@'
+			USING ERRCODE = 'duplicate_function',
+				HINT = 'Drop it, or create the extension in another schema.';
+	END IF;
+END $$;
 
 CREATE FUNCTION @extschema@.eros_touch(user_id bigint) RETURNS void
 	AS 'MODULE_PATHNAME', 'eros_touch_bigint' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
@@ -525,11 +538,17 @@ BEGIN
 		PERFORM eros.forget_users(stale);
 		cleaned := cleaned + cardinality(stale);
 	END LOOP;
+	-- whose number a role of another server might have, after a dump and restore
+	UPDATE eros.handler h
+		SET enabled = false, owner = 0::oid,
+			error = format('the owner of handler "%s" does not exist any more', h.name),
+			error_at = coalesce(h.error_at, eros.now())
+		WHERE h.owner <> 0::oid AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = h.owner);
 	PERFORM eros.maintenance_done();
 	RETURN cleaned;
 END $$;
 COMMENT ON FUNCTION eros.clean_up() IS
-	'deletes the users who have been idle for longer than eros.max_idle, with their jobs and results; returns how many users';
+	'deletes the users who have been idle for longer than eros.max_idle, with their jobs and results; disables handlers whose owner is gone; returns how many users';
 
 CREATE FUNCTION eros.forget_users(user_keys uuid[]) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -2029,44 +2048,68 @@ COMMENT ON FUNCTION eros.metrics_text() IS
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eros FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eros.user_key(bigint), eros.user_bigint(uuid), eros.now() TO PUBLIC;
 
-CREATE FUNCTION eros.grant_application(role regrole) RETURNS void
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION eros.change_rights(role regrole, functions name[], granted boolean) RETURNS void
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	f regprocedure;
 BEGIN
-	EXECUTE format('GRANT USAGE ON SCHEMA eros TO %s', role);
 	FOR f IN
 		SELECT d.objid FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 		WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
 		  AND d.refclassid = 'pg_extension'::regclass
 		  AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'eros')
-		  AND p.proname IN ('eros_touch', 'get', 'get_many')
+		  AND p.proname = ANY (functions)
 	LOOP
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+		IF granted THEN
+			EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
+		ELSE
+			EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', f, role);
+		END IF;
 	END LOOP;
+END $$;
+COMMENT ON FUNCTION eros.change_rights(regrole, name[], boolean) IS
+	'internal: grants or revokes the right to execute functions of the extension';
+
+CREATE FUNCTION eros.grant_application(role regrole) RETURNS void
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	EXECUTE format('GRANT USAGE ON SCHEMA eros TO %s', role);
+	PERFORM eros.change_rights(role, '{eros_touch,get,get_many}', true);
 END $$;
 COMMENT ON FUNCTION eros.grant_application(regrole) IS
 	'grants what an application needs: eros_touch(), eros.get() and eros.get_many()';
 
+CREATE FUNCTION eros.revoke_application(role regrole) RETURNS void
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM eros.change_rights(role, '{eros_touch,get,get_many}', false);
+	EXECUTE format('REVOKE USAGE ON SCHEMA eros FROM %s', role);
+END $$;
+COMMENT ON FUNCTION eros.revoke_application(regrole) IS
+	'takes back what eros.grant_application() granted';
+
 CREATE FUNCTION eros.grant_developer(role regrole) RETURNS void
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	f regprocedure;
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM eros.grant_application(role);
-	FOR f IN
-		SELECT p.oid FROM pg_proc p
-		WHERE p.pronamespace = 'eros'::regnamespace
-		  AND p.proname IN ('add_handler', 'drop_handler', 'enable_handler', 'disable_handler',
-							'retry', 'run_now', 'invalidate')
-	LOOP
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', f, role);
-	END LOOP;
+	PERFORM eros.change_rights(role,
+		'{add_handler,drop_handler,enable_handler,disable_handler,retry,run_now,invalidate}', true);
 END $$;
 COMMENT ON FUNCTION eros.grant_developer(regrole) IS
 	'grants what the owner of handlers needs, the application''s rights included: eros.add_handler() and its like, eros.run_now(), eros.invalidate()';
 
-REVOKE ALL ON FUNCTION eros.grant_application(regrole), eros.grant_developer(regrole) FROM PUBLIC;
+CREATE FUNCTION eros.revoke_developer(role regrole) RETURNS void
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM eros.change_rights(role,
+		'{add_handler,drop_handler,enable_handler,disable_handler,retry,run_now,invalidate}', false);
+	PERFORM eros.revoke_application(role);
+END $$;
+COMMENT ON FUNCTION eros.revoke_developer(regrole) IS
+	'takes back what eros.grant_developer() granted, the application''s rights included. Handlers of the role stay, and run as it: see eros.disable_handler() and REASSIGN OWNED';
+
+REVOKE ALL ON FUNCTION eros.change_rights(regrole, name[], boolean), eros.grant_application(regrole),
+	eros.revoke_application(regrole), eros.grant_developer(regrole), eros.revoke_developer(regrole) FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA eros TO pg_monitor;
 GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,

@@ -641,6 +641,9 @@ extern void eros_history_begin(void);
 extern void eros_history_sample(TimestampTz now, TimestampTz *next);
 
 extern void eros_latency_note(ErosDatabase *db, ErosOperation operation, uint64 ns);
+struct List;
+extern struct List *eros_owners_before_utility(struct Node *stmt);
+extern void eros_owners_after_utility(struct Node *stmt, struct List *roles);
 
 extern void eros_launcher_register(void);
 extern void eros_launcher_install_hooks(void);

@@ -554,12 +554,13 @@ eros_add_handler(PG_FUNCTION_ARGS)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
 	key_type = check_signature(function);
 	if (!is_trusted(function_owner(function), owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("function %s belongs to another role", format_procedure_qualified(function)),
-				 errdetail("Its owner could change what runs as you."),
-				 errhint("Register it as its owner (SET ROLE), or a function of yours that calls "
-						 "it.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("function %s belongs to another role", format_procedure_qualified(function)),
+			 errdetail("Its owner could change what runs as you."),
+			 errhint("Register it as its owner (SET ROLE), or a function of yours that calls "
+					 "it.")));
 
 	existing = eros_handler_by_name(name, true);
 	if (existing != NULL)

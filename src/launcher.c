@@ -642,7 +642,11 @@ process_utility(EROS_UTILITY_ARGS)
 	Node *stmt = pstmt->utilityStmt;
 	bool may_change_databases = IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt);
 
+	List *owners = NIL;
+
 	eros_handler_check_utility(stmt);
+	if (eros_shared != NULL)
+		owners = eros_owners_before_utility(stmt);
 	if (eros_shared != NULL &&
 		(IsA(stmt, DropStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt) ||
 		 IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt)))
@@ -651,6 +655,9 @@ process_utility(EROS_UTILITY_ARGS)
 		prev_process_utility(EROS_UTILITY_CALL);
 	else
 		standard_ProcessUtility(EROS_UTILITY_CALL);
+
+	if (owners != NIL)
+		eros_owners_after_utility(stmt, owners);
 
 	/* there may be a database more or less for us; the statement may be gone by now */
 	if (eros_shared != NULL && may_change_databases)

@@ -60,9 +60,12 @@ GRANT EXECUTE ON FUNCTION t.answer(bigint[]) TO test_owner;
 SELECT eros.enable_handler('answer');
 CALL eventually('SELECT eros.get(''answer'', 2) #>> ''{}''', 'test_owner', 'with the right granted it runs');
 
--- Its owner is dropped.
-DROP OWNED BY test_owner;
-DROP ROLE test_owner;
+-- Its owner is dropped, in another database.
+SELECT eros.revoke_developer('test_owner');
+REVOKE ALL ON SCHEMA t FROM test_owner;
+REVOKE ALL ON t.call, t.batch FROM test_owner;
+REVOKE ALL ON FUNCTION t.answer(bigint[]) FROM test_owner;
+\! psql -qX -d template1 -c 'DROP ROLE test_owner'
 SELECT eros_touch(3);
 SELECT eros.advance_clock('15 minutes') AS t \gset
 CALL eventually('SELECT error FROM eros.status_handler WHERE handler = ''answer''',
