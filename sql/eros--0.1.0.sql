@@ -1113,7 +1113,7 @@ COMMENT ON COLUMN eros.history_whole.phases IS 'the phases';
 COMMENT ON COLUMN eros.history_whole.handlers IS 'the handlers';
 
 CREATE VIEW eros.learned_handler AS
-	SELECT s.handler_id, sum(s.users_done)::bigint AS users_done, sum(s.cpu_used_ms) AS cpu_used_ms,
+	SELECT s.handler_id, sum(s.batches)::bigint AS batches, sum(s.users_done)::bigint AS users_done, sum(s.cpu_used_ms) AS cpu_used_ms,
 		   sum(s.results_stored)::bigint AS results_stored, sum(s.stored_bytes)::bigint AS stored_bytes,
 		   sum(s.wal_bytes)::bigint AS wal_bytes, sum(s.jobs_added)::bigint AS jobs_added,
 		   sum(s.jobs_refreshing)::bigint AS jobs_refreshing, sum(s.crossings)::bigint AS crossings,
@@ -1125,6 +1125,7 @@ CREATE VIEW eros.learned_handler AS
 	GROUP BY 1;
 COMMENT ON VIEW eros.learned_handler IS 'internal: what was counted of each handler in the last 30 days';
 COMMENT ON COLUMN eros.learned_handler.handler_id IS 'its number';
+COMMENT ON COLUMN eros.learned_handler.batches IS 'its calls';
 COMMENT ON COLUMN eros.learned_handler.users_done IS 'jobs finished';
 COMMENT ON COLUMN eros.learned_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
 COMMENT ON COLUMN eros.learned_handler.results_stored IS 'results stored';
@@ -1288,12 +1289,12 @@ END $$;
 COMMENT ON FUNCTION eros.drain_formula(double precision[], double precision[], integer, double precision) IS
 	'the time, in seconds, until so many workers have done the work of all phases (CPU seconds, and shares of a core, in the phases'' order), at most cap cores in all: each worker gives each phase with work its share, lower phases first, until one is done, and so on; infinity when they never are';
 
-CREATE FUNCTION eros.activity_row_bytes() RETURNS double precision
+CREATE FUNCTION eros.activity_formula(users bigint, dead_percent double precision DEFAULT 20, fill_percent double precision DEFAULT 70)
+	RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	-- heap 60, primary key 28 at 70 % full, index by phase 28 at 70 % full, a fifth dead before vacuum
-	AS 'SELECT (60 + 28 / 0.7 + 28 / 0.7) * 1.2';
-COMMENT ON FUNCTION eros.activity_row_bytes() IS
-	'what a row of eros.activity takes on disk, in bytes: a tuple of 60, two index entries of 28 in pages 70 percent full, and a fifth of dead rows, as many as autovacuum allows by default';
+	AS 'SELECT 8192 * 4 + users * (60 + 2 * 28 / (fill_percent / 100)) * (1 + dead_percent / 100)';
+COMMENT ON FUNCTION eros.activity_formula(bigint, double precision, double precision) IS
+	'what eros.activity takes on disk with so many idle users, in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, dead rows besides (20 percent: what autovacuum allows by default), and four pages. A table that was ever larger stays so until VACUUM FULL';
 
 CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -1303,9 +1304,15 @@ COMMENT ON FUNCTION eros.job_wal_bytes() IS
 
 CREATE FUNCTION eros.result_wal_bytes(result_bytes double precision) RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT result_bytes + 380';
+	AS 'SELECT result_bytes + 347';
 COMMENT ON FUNCTION eros.result_wal_bytes(double precision) IS
 	'WAL for a job that is done, in bytes, without full page images: the job locked and deleted, the stored result with its index entries';
+
+CREATE FUNCTION eros.batch_wal_bytes() RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'SELECT 490.0::double precision';
+COMMENT ON FUNCTION eros.batch_wal_bytes() IS
+	'WAL for a batch besides that of its jobs, in bytes, without full page images: the commit, and what each page touched costs once';
 
 CREATE FUNCTION eros.predict(
 	users bigint,
@@ -1352,13 +1359,14 @@ CREATE FUNCTION eros.predict(
 			   coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision, predict.result_bytes + 112) AS entry_bytes,
 			   coalesce(l.results_stored / nullif(l.users_done, 0)::double precision, 1) AS results_per_job,
 			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision, 1) AS jobs_per_crossing,
-			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(predict.result_bytes)) AS wal_per_job,
+			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(predict.result_bytes)
+						+ eros.batch_wal_bytes() / p.batch_size) AS wal_per_job,
 			   CASE WHEN l.users_done > 0 THEN 'measured' ELSE 'guess' END AS basis
-		FROM eros.handler h LEFT JOIN eros.learned_handler l USING (handler_id)
+		FROM eros.handler h JOIN eros.phase p USING (phase) LEFT JOIN eros.learned_handler l USING (handler_id)
 		WHERE h.enabled
 		UNION ALL
 		SELECT NULL, p.phase, interval '24 hours', predict.cost_ms, predict.result_bytes + 112, 1, 1,
-			   eros.result_wal_bytes(predict.result_bytes), 'guess'
+			   eros.result_wal_bytes(predict.result_bytes) + eros.batch_wal_bytes() / p.batch_size, 'guess'
 		FROM eros.phase p WHERE NOT EXISTS (SELECT FROM eros.handler h WHERE h.enabled)
 	), load AS MATERIALIZED (
 		SELECT h.*, p.share, p.limit_cores, p.crossings * h.jobs_per_crossing AS jobs,
@@ -1400,7 +1408,7 @@ CREATE FUNCTION eros.predict(
 			   'eros.memory_formula() with 1 KB a user and 50 KB a result'
 		FROM split s CROSS JOIN (SELECT coalesce(sum(l.results), 0)::bigint AS results FROM load l) r
 		UNION ALL
-		SELECT 50, 'eros.activity', NULL, NULL, s.idle * eros.activity_row_bytes(), 'bytes', 'idle users x bytes a row, with indexes' FROM split s
+		SELECT 50, 'eros.activity', NULL, NULL, eros.activity_formula(s.idle), 'bytes', 'eros.activity_formula(): idle users' FROM split s
 		UNION ALL
 		SELECT 51, 'eros.cache', l.phase, l.handler, l.results * l.entry_bytes, 'bytes',
 			   format('idle users x %s bytes a result, %s', round(l.entry_bytes), l.basis) FROM load l
@@ -1458,13 +1466,13 @@ CREATE VIEW eros.status_prediction AS
 			   i.cache_bytes, 'bytes'
 		FROM i
 		UNION ALL
-		SELECT 5, 'eros.activity', NULL, NULL, idle.users * eros.activity_row_bytes(),
+		SELECT 5, 'eros.activity', NULL, NULL, eros.activity_formula(idle.users::bigint),
 			   pg_total_relation_size('eros.activity'), 'bytes' FROM idle
 		UNION ALL
-		SELECT 6, 'wal', NULL, NULL,
-			   sum(l.jobs_added * eros.job_wal_bytes()
-				   + l.users_done * eros.result_wal_bytes(l.stored_bytes / nullif(l.results_stored, 0)::double precision - 112)),
-			   sum(l.wal_bytes) + min(s.scheduler_wal_bytes), 'bytes' FROM learned l CROSS JOIN s
+		SELECT 6, 'wal of batches', l.phase, l.handler,
+			   l.users_done * eros.result_wal_bytes(coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision - 112, 0))
+				   + l.batches * eros.batch_wal_bytes(),
+			   l.wal_bytes, 'bytes' FROM learned l
 	)
 	SELECT b.quantity, b.phase, b.handler, b.predicted, b.measured, b.unit,
 		   round((100 * (b.predicted - b.measured) / nullif(b.measured, 0))::numeric, 1)::double precision AS error_percent
@@ -1472,7 +1480,7 @@ CREATE VIEW eros.status_prediction AS
 COMMENT ON VIEW eros.status_prediction IS
 	'what the formulas of eros.predict() say of what ran here in the last 30 days, beside what was measured';
 COMMENT ON COLUMN eros.status_prediction.quantity IS
-	'jobs: one for each crossing into the handler''s phase; cpu: jobs times cost per user; shared memory: eros.tracker_formula() of the most users who were active at a time; eros.cache: live results, one per handler for each user who has reached its phase, times bytes a result; eros.activity: idle users times eros.activity_row_bytes(); wal: jobs times eros.job_wal_bytes() and eros.result_wal_bytes()';
+	'jobs: one for each crossing into the handler''s phase; cpu: jobs times cost per user; shared memory: eros.tracker_formula() of the most users who were active at a time; eros.cache: live results, one per handler for each user who has reached its phase, times bytes a result; eros.activity: eros.activity_formula() of the idle users; wal of batches: jobs times eros.result_wal_bytes(), and batches times eros.batch_wal_bytes()';
 COMMENT ON COLUMN eros.status_prediction.phase IS 'the phase, where it is of one';
 COMMENT ON COLUMN eros.status_prediction.handler IS 'the handler, where it is of one';
 COMMENT ON COLUMN eros.status_prediction.predicted IS 'what the formula says';
@@ -1691,6 +1699,91 @@ CREATE FUNCTION eros.problems(
 		SELECT 50, 'jobs_failed', 'warning',
 			   format('%s jobs have failed', sum(h.jobs_failed)), 'see last_error in eros.job, then eros.retry()'
 		FROM handler h HAVING sum(h.jobs_failed) > 0
+		UNION ALL
+		SELECT 30, 'sweep_late', 'critical',
+			   format('no sweep since %s', date_trunc('second', i.last_sweep)), 'see the server log for what the scheduler cannot do'
+		FROM i WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean
+			AND i.last_sweep < eros.now() - interval '10 minutes'
+				- least(coalesce((SELECT min(p.idle_after) FROM eros.phase p), '1 minute'), interval '1 hour')
+		UNION ALL
+		SELECT 60, 'tracker_filling', 'warning',
+			   format('the memory for active users is %s %% full', round(100.0 * i.tracker_users / i.tracker_capacity)),
+			   'raise eros.tracker_memory'
+		FROM i WHERE i.tracker_users > 0.75 * i.tracker_capacity AND i.users_spilled = 0
+		UNION ALL
+		SELECT 70, 'halts_forced', 'warning',
+			   format('%s workers were terminated in the last hour because they did not yield to a halt', r.halts_forced),
+			   'see the server log for the handler'
+		FROM hour r WHERE r.halts_forced > 0
+		UNION ALL
+		SELECT 80, 'halts_slow', 'warning',
+			   format('%s of %s halts in the last hour took longer than 500 ms', r.halts_slow, r.halts),
+			   'lower the work_mem of the handlers'' functions'
+		FROM hour r WHERE r.halts_slow > 0.01 * r.halts
+		UNION ALL
+		SELECT 90, 'cpu_over_share', 'warning',
+			   format('%s s of CPU were used in the last hour, and %s s granted',
+					  round(r.cpu_used_ms::numeric / 1000), round(r.cpu_granted_ms::numeric / 1000)),
+			   'a handler computes without checking for interrupts: see cpu_used_ms in eros.history_handler'
+		FROM hour r WHERE r.cpu_used_ms > 1.1 * r.cpu_granted_ms + 5000
+		UNION ALL
+		SELECT 100, 'queue_late', 'warning',
+			   format('jobs of handler "%s" have waited for %s', q.handler, date_trunc('minute', q.oldest_wait)),
+			   'raise the phase''s cpu_percent or eros.workers, or move the handler to a later phase'
+		FROM queue q JOIN handler h USING (handler)
+		WHERE h.enabled AND q.oldest_wait > interval '1 hour'
+			AND q.oldest_wait = (SELECT max(o.oldest_wait) FROM queue o JOIN handler e USING (handler) WHERE e.enabled)
+		UNION ALL
+		SELECT 110, 'call_long', 'warning',
+			   format('a call of handler "%s" has taken %s', w.handler, date_trunc('second', w.batch_age)),
+			   'it holds a snapshot, which keeps vacuum back: lower the handler''s timeout'
+		FROM eros.status_worker w
+		WHERE w.batch_age > current_setting('eros.max_snapshot_age')::interval / 2 AND w.worker = (
+			SELECT o.worker FROM eros.status_worker o WHERE o.batch_age IS NOT NULL ORDER BY o.batch_age DESC LIMIT 1)
+		UNION ALL
+		SELECT 120, 'maintenance_late', 'warning',
+			   format('no maintenance since %s', date_trunc('second', i.last_maintenance)),
+			   'see the server log, and pg_cron''s job log if maintenance_by is pg_cron'
+		FROM i WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean
+			AND i.last_maintenance < eros.now() - interval '10 minutes'
+				- 4 * current_setting('eros.maintenance_interval')::interval
+		UNION ALL
+		SELECT 130, 'cache_full', 'warning',
+			   format('%s results were evicted in the last hour', r.evicted), 'raise eros.cache_limit, or store less'
+		FROM hour r WHERE r.evicted > 0
+		UNION ALL
+		SELECT 140, 'contended', 'warning',
+			   format('in the last hour EROS left %s s of CPU to others and was granted %s s',
+					  round(r.cpu_yielded_ms::numeric / 1000), round(r.cpu_granted_ms::numeric / 1000)),
+			   'the machine has next to nothing to spare: see waited_percent in eros.status_worker'
+		FROM hour r WHERE r.cpu_yielded_ms > 60000 AND r.cpu_yielded_ms > 4 * r.cpu_granted_ms
+		UNION ALL
+		SELECT 150, 'dead_jobs', 'warning',
+			   format('%s dead rows of eros.job are kept', t.n_dead_tup),
+			   'end the oldest transaction in pg_stat_activity, and see whether autovacuum runs'
+		FROM pg_stat_user_tables t
+		WHERE t.relid = 'eros.job'::regclass AND t.n_dead_tup > 100000 AND t.n_dead_tup > 10 * t.n_live_tup
+		UNION ALL
+		SELECT 160, 'statements_slow', 'warning',
+			   format('EROS''s own %s takes up to %s ms', string_agg(l.operation, ', '), round(max(l.p99_ms)::numeric)),
+			   'see eros.status_latency'
+		FROM eros.status_latency l
+		JOIN (VALUES ('claim', 500), ('store', 5000), ('get', 50), ('sweep', 10000)) t (operation, limit_ms) USING (operation)
+		WHERE l.measured >= 100 AND l.p99_ms > t.limit_ms HAVING count(*) > 0
+		UNION ALL
+		SELECT 170, 'results_unread', 'warning',
+			   format('nobody reads %s %% of the results of handler "%s"', round(100.0 * h.results_unread / h.results_expired), h.handler),
+			   'see suggestion in eros.status_worth'
+		FROM handler h WHERE h.enabled AND h.results_expired >= 1000 AND h.results_unread >= 0.9 * h.results_expired
+		UNION ALL
+		SELECT 180, 'hits_rare', 'warning',
+			   format('%s %% of the reads of handler "%s" find no result', round(100.0 * h.misses / (h.hits + h.misses)), h.handler),
+			   'see whether its jobs wait or fail, whether its ttl is long enough, and whether it is read under the right users'
+		FROM handler h WHERE h.enabled AND h.hits + h.misses >= 1000 AND h.misses > h.hits
+		UNION ALL
+		SELECT 190, 'scrape_stopped', 'warning',
+			   format('the metrics were last collected at %s', date_trunc('second', m.scraped_at)), 'see whether the exporter runs'
+		FROM eros.monitor_info() m WHERE m.scraped_at < eros.now() - interval '15 minutes'
 	)
 	SELECT b.problem, b.severity, b.message, b.hint,
 		   'docs/operations.md#' || replace(b.problem, '_', '-')
@@ -2120,7 +2213,8 @@ GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, e
 	eros.last_hour, eros.status_worth, eros.learned_handler, eros.learned_phase,
 	eros.learned_server, eros.status_prediction TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
-	eros.latency_info(), eros.cpu_formula(integer), eros.activity_row_bytes(), eros.job_wal_bytes(),
+	eros.latency_info(), eros.cpu_formula(integer), eros.activity_formula(bigint, double precision, double precision),
+	eros.job_wal_bytes(), eros.batch_wal_bytes(),
 	eros.result_wal_bytes(double precision), eros.checklist(),
 	eros.memory_formula(bigint, bigint, double precision, double precision), eros.tracker_formula(bigint),
 	eros.drain_formula(double precision[], double precision[], integer, double precision),

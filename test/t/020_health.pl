@@ -1,0 +1,172 @@
+# eros.problems(): each thing that is wrong has its sentence, and a section in docs/operations.md that explains it.
+
+use strict;
+use warnings;
+
+use ErosTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = eros_node('main', "eros.tracker_memory = 16MB\neros.sweep_interval = 100ms\n");
+
+# The problems now, the worst first.
+my $keys = q{SELECT string_agg(problem, ' ') FROM eros.problems()};
+
+# A test: a problem comes up.
+sub comes
+{
+	my ($problem, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return polls_to($node, 'postgres', "SELECT count(*) FROM eros.problems() WHERE problem = '$problem'", "$problem: $name", 1);
+}
+
+# A test: it goes away.
+sub goes
+{
+	my ($problem, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return polls_to($node, 'postgres', "SELECT count(*) FROM eros.problems() WHERE problem = '$problem'", "$problem: $name", 0);
+}
+
+# Moves the time of EROS.
+sub advance
+{
+	my ($step) = @_;
+
+	$node->safe_psql('postgres', "SELECT eros.advance_clock('$step')");
+	return;
+}
+
+create_eros($node, 'postgres');
+is(value($node, 'postgres', $keys), '', 'all is well at first');
+
+# every key that the function knows has its section, and no section is left over
+my %known = map { $_ => 1 } split /\n/, value($node, 'postgres', q{
+	SELECT DISTINCT m[1] FROM pg_proc, regexp_matches(prosrc, 'SELECT \d+, ''(\w+)'', ', 'g') m
+	WHERE oid = 'eros.problems'::regproc});
+my ($section) = slurp_file("$FindBin::RealBin/../../docs/operations.md") =~ /^## What status says$(.*?)^## /ms;
+my %explained = map { lc(s/ /_/gr) => 1 } $section =~ /^### (.+)$/mg;
+cmp_ok(scalar(keys %known), '>=', 25, 'the conditions are found in the function');
+is_deeply([ sort keys %explained ], [ sort keys %known ], 'each has its section in docs/operations.md');
+
+# handlers
+$node->safe_psql(
+	'postgres', q{
+	CREATE FUNCTION one(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+	LANGUAGE sql AS $$ SELECT u, '1'::jsonb FROM unnest(user_ids) u $$;
+	SELECT eros.add_handler('one', 'one', phase => 1, ttl => '1 hour');
+	UPDATE eros.phase SET cpu_percent = 95});
+
+# nobody reads
+$node->safe_psql('postgres', 'SELECT eros_touch(g) FROM generate_series(1, 1100) g');
+advance('15 minutes');
+polls_to($node, 'postgres', 'SELECT users_done FROM eros.status_handler', 'users get their results', 1100);
+$node->safe_psql('postgres', 'DELETE FROM eros.activity'); # nothing to refresh
+advance('3 hours');
+comes('results_unread', 'nobody has read a thousand results');
+like(value($node, 'postgres', 'SELECT suggestion FROM eros.status_worth'), qr/^move it to phase 2: /, 'and the suggestion fits');
+
+# nobody finds
+$node->safe_psql('postgres', q{SELECT count(eros.get('one', g)) FROM generate_series(1, 1100) g});
+comes('hits_rare', 'reads find nothing');
+is( value($node, 'postgres', q{SELECT message || ': ' || hint FROM eros.problems() LIMIT 1}),
+	value($node, 'postgres', 'SELECT status FROM eros.status'),
+	'the status says the first of them');
+
+# jobs wait
+$node->safe_psql('postgres', 'SELECT eros.pause(); SELECT eros_touch(1)');
+comes('paused', 'by eros.pause()');
+advance('15 minutes');
+polls_to($node, 'postgres', 'SELECT jobs_pending FROM eros.status', 'there is a job', 1);
+advance('2 hours');
+comes('queue_late', 'a job has waited for two hours');
+$node->safe_psql('postgres', 'SELECT eros.resume()');
+goes('queue_late', 'it is done');
+goes('paused', 'by eros.resume()');
+
+# a call takes long
+reload_with($node, 'eros.max_snapshot_age' => '1200ms');
+sleeping_handler($node, 'postgres');
+$node->safe_psql('postgres', 'SELECT eros_touch(2)');
+advance('15 minutes');
+comes('call_long', 'it has taken more than half of eros.max_snapshot_age');
+$node->safe_psql('postgres', q{SELECT eros.drop_handler('sleeps')});
+goes('call_long', 'it has ended');
+
+# a handler that cannot be called
+$node->safe_psql('postgres', q{ALTER FUNCTION one RENAME TO other; SELECT eros_touch(3)});
+advance('15 minutes');
+comes('handlers_broken', 'its function is gone');
+$node->safe_psql('postgres', q{ALTER FUNCTION other RENAME TO one});
+goes('handlers_broken', 'its function is back');
+
+# metrics
+is(value($node, 'postgres', 'SELECT eros.note_scrape() = eros.now()') =~ /^[tf]$/, 1, 'a scrape is noted');
+is(value($node, 'postgres', q{SELECT state FROM eros.checklist() WHERE topic = 'monitoring and alerts in place'}), 'ok', 'and seen by the checklist');
+advance('16 minutes');
+comes('scrape_stopped', 'nobody collects them any more');
+$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
+goes('scrape_stopped', 'somebody does again');
+
+# a full cache
+reload_with($node, 'eros.cache_limit' => '64kB');
+$node->safe_psql('postgres', 'SELECT eros_touch(g) FROM generate_series(1, 1100) g');
+advance('15 minutes');
+comes('cache_full', 'results are evicted');
+reload_with($node, 'eros.cache_limit' => '1GB');
+advance('2 hours');
+goes('cache_full', 'after an hour without');
+
+# what the history says of the last hour
+for my $case (
+	[ halts_forced => q{server.halts_forced = 1} ],
+	[ halts_slow => q{server.halts = 10, server.halts_slow = 1} ],
+	[ cpu_over_share => q{phases[1].cpu_used_ms = 20000} ],
+	[ contended => q{phases[1].cpu_yielded_ms = 600000} ])
+{
+	my ($problem, $set) = @$case;
+
+	advance('2 hours');
+	$node->safe_psql('postgres', 'SELECT eros_touch(4)');
+	advance('15 minutes');
+	polls_to($node, 'postgres', q{SELECT max(sampled_at) > eros.now() - interval '2 minutes' FROM eros.history_ring},
+		'there is a sample');
+	$node->safe_psql('postgres', qq{UPDATE eros.history_ring SET $set
+		WHERE span_s = 60 AND sampled_at = (SELECT max(sampled_at) FROM eros.history_ring WHERE span_s = 60)});
+	comes($problem, 'the history of the last hour has it');
+}
+advance('2 hours');
+
+# dead rows
+$node->safe_psql('postgres', 'ALTER TABLE eros.job SET (autovacuum_enabled = off)');
+$node->safe_psql('postgres', q{BEGIN; INSERT INTO eros.job (user_id, handler_id, phase, due_at)
+	SELECT gen_random_uuid(), 0, 1, 'infinity' FROM generate_series(1, 110000); ROLLBACK});
+comes('dead_jobs', 'nobody cleans them up');
+$node->safe_psql('postgres', 'VACUUM eros.job');
+goes('dead_jobs', 'vacuum does');
+
+# the scheduler cannot sweep
+my $session = open_session($node, 'postgres');
+in_session($session, 'BEGIN; LOCK TABLE eros.activity');
+advance('1 day');
+comes('sweep_late', 'somebody has locked eros.activity');
+comes('maintenance_late', 'and it does not come to maintain');
+close_session($session);
+goes('sweep_late', 'the lock is gone');
+goes('maintenance_late', 'and it maintains');
+
+# a memory that fills
+$node->safe_psql('postgres', q{SELECT eros.freeze_clock(); SELECT count(eros_touch(g)) FROM generate_series(1, 350000) g});
+comes('tracker_filling', 'it is three quarters full');
+advance('15 minutes');
+goes('tracker_filling', 'its users are idle');
+
+# EROS off
+reload_with($node, 'eros.enabled' => 'off');
+comes('switched_off', 'eros.enabled is off');
+is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'switched off: eros.enabled is off', 'which the status says');
+
+$node->stop;
+done_testing();
