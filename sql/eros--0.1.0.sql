@@ -310,6 +310,9 @@ COMMENT ON COLUMN eros.cache.bucket IS 'class of partitions: each spans 2^bucket
 COMMENT ON COLUMN eros.cache.value IS 'the result; at most eros.max_result_size bytes';
 CREATE INDEX cache_expires_at_idx ON eros.cache (expires_at);
 
+-- Out of line, a value takes several look-ups more: only what does not fit into a page goes there.
+ALTER TABLE eros.cache ALTER COLUMN value SET STORAGE MAIN;
+
 -- Values are compressed with LZ4 where the server can.
 DO $$
 BEGIN

@@ -13,7 +13,7 @@
  * with the partition that expires last.  It keeps the list of partitions, and
  * reads it anew when the relation cache says that the parent has changed.
  * Storing deletes an older result wherever it is, so the first hit is the only
- * one.
+ * one.  It goes by the same indexes, and writes the rows of a batch at once.
  *
  * The bytes of live results are accounted per partition in shared memory; the
  * sizes on disk stand in for them after a restart.  Whether a result was read
@@ -24,6 +24,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
@@ -31,8 +32,10 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "eros.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -87,6 +90,16 @@ typedef struct CachePartition
 	TimestampTz lower;
 	TimestampTz upper;
 } CachePartition;
+
+/* A partition that is being looked at by its index on (handler_id, user_id). */
+typedef struct CacheProbe
+{
+	Relation heap;
+	Relation index;
+	TupleTableSlot *slot;
+	IndexScanDesc scan;
+	pg_uuid_t user;
+} CacheProbe;
 
 static CachePartition *partitions = NULL;
 static int npartitions = 0;
@@ -207,6 +220,53 @@ find_index(Relation heap)
 	}
 	list_free(indexes);
 	return found;
+}
+
+/* ------------------------------------------------------------------------
+ * Probing
+ * ------------------------------------------------------------------------
+ */
+
+/* Opens a partition to look for users' results by its index; false when it is gone. */
+static bool
+begin_probe(CacheProbe *probe, CachePartition *part, LOCKMODE lockmode)
+{
+	probe->heap = try_relation_open(part->relid, lockmode);
+	if (probe->heap == NULL)
+		return false; /* dropped this moment: all in it has expired */
+	if (!OidIsValid(part->index) || !partitions_valid)
+		part->index = find_index(probe->heap);
+	if (!OidIsValid(part->index))
+	{
+		relation_close(probe->heap, lockmode);
+		return false;
+	}
+	probe->index = index_open(part->index, lockmode);
+	probe->slot = table_slot_create(probe->heap, NULL);
+	probe->scan = eros_index_beginscan(probe->heap, probe->index, GetActiveSnapshot(), 2);
+	return true;
+}
+
+/* Goes to a user's results. */
+static void
+probe_user(CacheProbe *probe, const ErosHandler *handler, const ErosKey *key)
+{
+	ScanKeyData keys[2];
+
+	eros_key_to_uuid(key, &probe->user);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(handler->handler_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&probe->user));
+	index_rescan(probe->scan, keys, 2, NULL, 0);
+}
+
+/* Closes a partition, with the locks to be released. */
+static void
+end_probe(CacheProbe *probe, LOCKMODE lockmode)
+{
+	index_endscan(probe->scan);
+	ExecDropSingleTupleTableSlot(probe->slot);
+	index_close(probe->index, lockmode);
+	relation_close(probe->heap, lockmode);
 }
 
 /* ------------------------------------------------------------------------
@@ -384,99 +444,187 @@ eros_close_partition(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-/* Makes the uuid[] of keys. */
-static Datum
-key_array(const ErosKey *keys, int nkeys)
-{
-	return eros_keys_to_array(keys, nkeys, EROS_KEY_UUID);
-}
-
-/* Takes off the bytes that a statement deleted per partition: tableoid, bytes. */
-static void
-account_deleted(void)
+/*
+ * Deletes the result that was found; returns the bytes that it took, or 0 when
+ * somebody else has deleted it just now.
+ */
+static int64
+delete_found(CacheProbe *probe)
 {
 	bool isnull;
+	Datum value = slot_getattr(probe->slot, CACHE_VALUE, &isnull);
+	int64 bytes = ENTRY_OVERHEAD + (int64) toast_datum_size(value);
+	ItemPointerData ctid = probe->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result result =
+		table_tuple_delete(probe->heap, &ctid, GetCurrentCommandId(true), GetActiveSnapshot(),
+						   InvalidSnapshot, true, &failure, false);
 
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple tuple = SPI_tuptable->vals[i];
-		TupleDesc desc = SPI_tuptable->tupdesc;
-
-		account_bytes(DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)),
-					  -DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
-	}
+	if (result == TM_Ok)
+		return bytes;
+	if (result == TM_Updated || IsolationUsesXactSnapshot())
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("could not delete a result due to a concurrent change")));
+	return 0;
 }
 
-/* Deletes the results of these users; returns how many there were. */
+/* Deletes the results of these users in a partition; returns how many were live. */
 static int
-delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys, TimestampTz now)
+delete_in_partition(CachePartition *part, const ErosHandler *handler, const ErosKey *keys,
+					int nkeys, TimestampTz now)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT4OID, INT2OID, TIMESTAMPTZOID, UUIDARRAYOID};
-	Datum values[] = {Int32GetDatum(handler->handler_id), Int16GetDatum(handler->bucket),
-					  TimestampTzGetDatum(now), key_array(keys, nkeys)};
-	int deleted;
+	CacheProbe probe;
+	int64 bytes = 0;
+	int live = 0;
 
-	eros_plan(&plan,
-			  "DELETE FROM eros.cache c WHERE c.bucket = $2 AND c.expires_at > $3"
-			  " AND c.handler_id = $1 AND c.user_id = ANY ($4)"
-			  " RETURNING c.tableoid, eros.entry_bytes(c.value)",
-			  4, argtypes);
-	SPI_execute_plan(plan, values, NULL, false, 0);
-	deleted = (int) SPI_processed;
-	account_deleted();
-	return deleted;
+	if (!begin_probe(&probe, part, RowExclusiveLock))
+		return 0;
+	for (int i = 0; i < nkeys && RelationGetNumberOfBlocks(probe.heap) > 0; i++)
+	{
+		probe_user(&probe, handler, &keys[i]);
+		while (index_getnext_slot(probe.scan, ForwardScanDirection, probe.slot))
+		{
+			bool isnull;
+			Datum expires_at = slot_getattr(probe.slot, CACHE_EXPIRES_AT, &isnull);
+			int64 freed = delete_found(&probe);
+
+			bytes += freed;
+			if (freed > 0 && DatumGetTimestampTz(expires_at) > now)
+				live++;
+		}
+	}
+	end_probe(&probe, NoLock);
+	if (bytes > 0)
+		account_bytes(part->relid, -bytes);
+	return live;
 }
 
 /*
- * What a value takes when it is stored, as pg_column_size() will tell: the
- * toaster's decisions foreseen.  RETURNING would tell the size before them.
+ * Deletes the results of these users, wherever they are; returns how many were
+ * live.  By the indexes, without SQL: what the planner knows of the partitions
+ * is old at best, as they are new every few hours.
  */
-static int64
-stored_size(Datum value, Form_pg_attribute att)
+static int
+delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys)
 {
-	Size raw = VARSIZE(DatumGetPointer(value));
+	TimestampTz now = eros_now();
+	int live = 0;
+
+	load_partitions();
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (int i = 0; i < npartitions; i++)
+	{
+		if (partitions[i].bucket == handler->bucket && partitions[i].upper > now)
+			live += delete_in_partition(&partitions[i], handler, keys, nkeys, now);
+	}
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+	return live;
+}
+
+/*
+ * Compresses a value if the toaster would, so that it is done once, and tells
+ * what it takes when it is stored, as pg_column_size() will.
+ */
+static Datum
+pack_value(Datum value, Form_pg_attribute att, int64 *bytes)
+{
 	Size fixed = MAXALIGN(SizeofHeapTupleHeader) + UUID_LEN + 2 * sizeof(TimestampTz) +
 				 sizeof(int32) + sizeof(int16);
 	Datum compressed;
-	Size size = raw;
 
 	if (VARATT_CAN_MAKE_SHORT(DatumGetPointer(value)))
-		return VARATT_CONVERTED_SHORT_SIZE(DatumGetPointer(value));
-	if (MAXALIGN(INTALIGN(fixed) + raw) <= TOAST_TUPLE_THRESHOLD)
-		return raw;
+	{
+		*bytes = VARATT_CONVERTED_SHORT_SIZE(DatumGetPointer(value));
+		return value;
+	}
+	*bytes = VARSIZE(DatumGetPointer(value));
+	if (MAXALIGN(INTALIGN(fixed) + *bytes) <= TOAST_TUPLE_THRESHOLD)
+		return value;
 	compressed = eros_compress(value, att);
 	if (DatumGetPointer(compressed) != NULL)
 	{
-		size = VARSIZE(DatumGetPointer(compressed));
-		pfree(DatumGetPointer(compressed));
+		value = compressed;
+		*bytes = VARSIZE(DatumGetPointer(value));
 	}
-	if (MAXALIGN(INTALIGN(fixed) + size) <= TOAST_TUPLE_THRESHOLD)
-		return size;
-	return size - VARHDRSZ; /* out of line */
+	if (MAXALIGN(INTALIGN(fixed) + *bytes) > TOAST_TUPLE_TARGET_MAIN)
+		*bytes -= VARHDRSZ; /* out of line */
+	return value;
 }
 
-/* Adds the bytes of results that have been stored. */
+/* Fills a row of the cache. */
 static void
-account_stored(const ErosHandler *handler, TimestampTz expires_at, const ErosResults *results)
+fill_row(TupleTableSlot *slot, const ErosHandler *handler, const ErosKey *key, TimestampTz now,
+		 Datum value)
 {
-	TimestampTz upper = partition_upper(handler->bucket, expires_at);
-	Relation rel;
-	int64 bytes = 0;
+	memset(slot->tts_isnull, false, sizeof(bool) * slot->tts_tupleDescriptor->natts);
+	slot->tts_values[CACHE_USER_ID - 1] = eros_key_get_datum(key);
+	slot->tts_values[CACHE_COMPUTED_AT - 1] = TimestampTzGetDatum(now);
+	slot->tts_values[CACHE_EXPIRES_AT - 1] = TimestampTzGetDatum(now + handler->ttl_us);
+	slot->tts_values[CACHE_HANDLER_ID - 1] = Int32GetDatum(handler->handler_id);
+	slot->tts_values[CACHE_BUCKET - 1] = Int16GetDatum(handler->bucket);
+	slot->tts_values[CACHE_VALUE - 1] = value;
+	ExecStoreVirtualTuple(slot);
+}
 
-	load_partitions();
-	rel = table_open(parent, AccessShareLock);
+/* Writes results into a partition and its indexes; returns the bytes that they take. */
+static int64
+insert_results(CachePartition *part, const ErosHandler *handler, TimestampTz now,
+			   const ErosResults *results)
+{
+	Relation heap = table_open(part->relid, RowExclusiveLock);
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(heap), CACHE_VALUE - 1);
+	EState *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * results->nrows);
+	int64 sum = 0;
+
+	InitResultRelInfo(target, heap, 1, NULL, 0);
+	ExecOpenIndices(target, false);
 	for (int i = 0; i < results->nrows; i++)
-		bytes +=
-			ENTRY_OVERHEAD +
-			stored_size(results->values[i], TupleDescAttr(RelationGetDescr(rel), CACHE_VALUE - 1));
-	table_close(rel, NoLock);
-	for (int p = 0; p < npartitions; p++)
 	{
-		if (partitions[p].bucket == handler->bucket && partitions[p].upper == upper)
-			account_bytes(partitions[p].relid, bytes);
+		int64 bytes;
+		Datum value = pack_value(results->values[i], att, &bytes);
+
+		sum += ENTRY_OVERHEAD + bytes;
+		slots[i] = table_slot_create(heap, NULL);
+		fill_row(slots[i], handler, &results->keys[i], now, value);
 	}
-	eros_count_on_commit(&handler->stats->stored_bytes, bytes);
+	table_multi_insert(heap, slots, results->nrows, GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < results->nrows; i++)
+	{
+		eros_insert_index_tuples(target, slots[i], estate);
+		ResetPerTupleExprContext(estate);
+		ExecDropSingleTupleTableSlot(slots[i]);
+	}
+	ExecCloseIndices(target);
+	FreeExecutorState(estate);
+	table_close(heap, NoLock);
+	CommandCounterIncrement();
+	return sum;
+}
+
+/* Finds the partition for results that a handler stores now; makes it when there is none. */
+static CachePartition *
+partition_for(const ErosHandler *handler, TimestampTz expires_at)
+{
+	for (int tries = 0; tries < 2; tries++)
+	{
+		load_partitions();
+		for (int i = 0; i < npartitions; i++)
+		{
+			if (partitions[i].bucket == handler->bucket && partitions[i].lower <= expires_at &&
+				expires_at < partitions[i].upper)
+				return &partitions[i];
+		}
+
+		/* normally they are made ahead of need */
+		SPI_execute("SELECT eros.create_partitions()", false, 0);
+	}
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("there is no partition of eros.cache for results of handler \"%s\"",
+						   handler->name)));
 }
 
 /*
@@ -488,41 +636,19 @@ void
 eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 				 const ErosResults *results)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT4OID,		  INT2OID,		TIMESTAMPTZOID,
-					  TIMESTAMPTZOID, UUIDARRAYOID, JSONBARRAYOID};
 	TimestampTz now = eros_now();
 	TimestampTz expires_at = now + handler->ttl_us;
-	Datum values[6];
+	CachePartition *part;
 	ErosReadWindow *window;
-	bool have_partition = false;
+	int64 bytes;
 
-	/* normally partitions are made ahead of need */
-	load_partitions();
-	for (int i = 0; i < npartitions; i++)
-		have_partition = have_partition ||
-						 (partitions[i].bucket == handler->bucket &&
-						  partitions[i].lower <= expires_at && expires_at < partitions[i].upper);
-	if (!have_partition)
-		SPI_execute("SELECT eros.create_partitions()", false, 0);
-
-	delete_results(handler, keys, nkeys, now - handler->ttl_us);
+	delete_results(handler, keys, nkeys);
 	if (results->nrows == 0)
 		return;
-	values[0] = Int32GetDatum(handler->handler_id);
-	values[1] = Int16GetDatum(handler->bucket);
-	values[2] = TimestampTzGetDatum(now);
-	values[3] = TimestampTzGetDatum(expires_at);
-	values[4] = key_array(results->keys, results->nrows);
-	values[5] = PointerGetDatum(
-		construct_array(results->values, results->nrows, JSONBOID, -1, false, TYPALIGN_INT));
-	eros_plan(
-		&plan,
-		"INSERT INTO eros.cache (user_id, computed_at, expires_at, handler_id, bucket, value)"
-		" SELECT n.user_id, $3, $4, $1, $2, n.value FROM unnest($5, $6) AS n (user_id, value)",
-		6, argtypes);
-	SPI_execute_plan(plan, values, NULL, false, 0);
-	account_stored(handler, expires_at, results);
+	part = partition_for(handler, expires_at);
+	bytes = insert_results(part, handler, now, results);
+	account_bytes(part->relid, bytes);
+	eros_count_on_commit(&handler->stats->stored_bytes, bytes);
 	eros_count_on_commit(&handler->stats->stored, results->nrows);
 	window = read_window(handler->stats, partition_upper(handler->bucket, expires_at), true);
 	if (window)
@@ -534,52 +660,31 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
  * ------------------------------------------------------------------------
  */
 
-/*
- * Looks for a user's result in one partition.  The value is copied to the
- * current memory context, detoasted.
- */
+/* Looks for a user's result in one partition; the value is copied, detoasted. */
 static bool
-probe_partition(CachePartition *part, const ErosHandler *handler, const pg_uuid_t *user,
-				TimestampTz now, Datum *value, TimestampTz *computed_at, TimestampTz *expires_at)
+look_in_partition(CachePartition *part, const ErosHandler *handler, const ErosKey *key,
+				  TimestampTz now, Datum *value, TimestampTz *computed_at, TimestampTz *expires_at)
 {
-	Relation heap = try_relation_open(part->relid, AccessShareLock);
-	Relation index;
-	IndexScanDesc scan;
-	ScanKeyData keys[2];
-	TupleTableSlot *slot;
+	CacheProbe probe;
 	bool isnull;
 	bool found = false;
 
-	if (heap == NULL)
-		return false; /* dropped this moment: all in it has expired */
-	if (!OidIsValid(part->index) || !partitions_valid)
-		part->index = find_index(heap);
-	if (!OidIsValid(part->index))
-	{
-		relation_close(heap, AccessShareLock);
+	if (!begin_probe(&probe, part, AccessShareLock))
 		return false;
-	}
-	index = index_open(part->index, AccessShareLock);
-	slot = table_slot_create(heap, NULL);
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(handler->handler_id));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(user));
-	scan = eros_index_beginscan(heap, index, GetActiveSnapshot(), 2);
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
+	probe_user(&probe, handler, key);
+	while (!found && index_getnext_slot(probe.scan, ForwardScanDirection, probe.slot))
 	{
-		*expires_at = DatumGetTimestampTz(slot_getattr(slot, CACHE_EXPIRES_AT, &isnull));
+		*expires_at = DatumGetTimestampTz(slot_getattr(probe.slot, CACHE_EXPIRES_AT, &isnull));
 		if (*expires_at <= now)
 			continue;
-		*computed_at = DatumGetTimestampTz(slot_getattr(slot, CACHE_COMPUTED_AT, &isnull));
-		*value = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot_getattr(slot, CACHE_VALUE, &isnull)));
+		*computed_at = DatumGetTimestampTz(slot_getattr(probe.slot, CACHE_COMPUTED_AT, &isnull));
+		*value =
+			PointerGetDatum(PG_DETOAST_DATUM_COPY(slot_getattr(probe.slot, CACHE_VALUE, &isnull)));
 		found = true;
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
 
 	/* the locks can go: what was read has been copied */
-	index_close(index, AccessShareLock);
-	relation_close(heap, AccessShareLock);
+	end_probe(&probe, AccessShareLock);
 	return found;
 }
 
@@ -593,10 +698,8 @@ eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 	TimestampTz now = eros_now();
 	TimestampTz computed_at = 0;
 	TimestampTz expires_at = 0;
-	pg_uuid_t user;
 	Datum value = (Datum) 0;
 
-	eros_key_to_uuid(key, &user);
 	load_partitions();
 	*found = false;
 	for (int i = 0; i < npartitions && !*found; i++)
@@ -605,7 +708,7 @@ eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found)
 			partitions[i].lower > now + handler->ttl_us)
 			continue;
 		*found =
-			probe_partition(&partitions[i], handler, &user, now, &value, &computed_at, &expires_at);
+			look_in_partition(&partitions[i], handler, key, now, &value, &computed_at, &expires_at);
 	}
 	if (*found)
 	{
@@ -716,8 +819,9 @@ invalidate(FunctionCallInfo fcinfo, ErosKey key)
 	ErosRoleScope scope;
 	int deleted;
 
+	PreventCommandIfReadOnly("eros.invalidate()");
 	eros_owner_begin(&scope);
-	deleted = delete_results(handler, &key, 1, eros_now());
+	deleted = delete_results(handler, &key, 1);
 	eros_owner_end(&scope);
 	PG_RETURN_BOOL(deleted > 0);
 }

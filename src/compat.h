@@ -195,6 +195,19 @@ eros_init_materialized_srf(FunctionCallInfo fcinfo)
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
 #endif
 
+/* The entries of a new row in its table's indexes. */
+#if PG_VERSION_NUM >= 160000
+#define eros_insert_index_tuples(target, slot, estate) \
+	ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL, false)
+#elif PG_VERSION_NUM >= 140000
+#define eros_insert_index_tuples(target, slot, estate) \
+	ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL)
+#else
+#define eros_insert_index_tuples(target, slot, estate) \
+	((estate)->es_result_relation_info = (target),     \
+	 ExecInsertIndexTuples((slot), (estate), false, NULL, NIL))
+#endif
+
 /* Since 16, parsing a qualified name can report errors softly. */
 #if PG_VERSION_NUM < 160000
 #define eros_name_list(name) stringToQualifiedNameList(name)

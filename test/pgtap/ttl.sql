@@ -1,6 +1,6 @@
 -- Results live for their ttl, and are refreshed before it ends while the user stays away.
 \ir include/begin.sql
-SELECT plan(16);
+SELECT plan(18);
 
 SELECT eros.add_handler('day', 't.echo', 1, ttl => '24 hours') AS n \gset
 SELECT eros_touch(ARRAY[1, 2]::bigint[]);
@@ -46,4 +46,11 @@ SELECT eros.run_now('short', 9);
 SELECT ok(eros.get('short', 9) IS NOT NULL, 'a result with a short life is there');
 SELECT eros.advance_clock('1 minute') AS t \gset
 SELECT is(eros.get('short', 9), NULL, 'and is gone at its end, to the moment');
+
+-- A new one lies in the partition where the expired one still is.
+SELECT eros.advance_clock(date_trunc('hour', eros.now()) + interval '1 hour' - eros.now()) AS t \gset
+SELECT eros.run_now('short', 9);
+SELECT eros.advance_clock('10 minutes') AS t \gset
+SELECT ok(eros.run_now('short', 9) IS NOT NULL, 'after it has expired, it can be computed again');
+SELECT is((SELECT count(*) FROM eros.cache JOIN eros.handler h USING (handler_id) WHERE h.name = 'short' AND expires_at >= date_trunc('hour', eros.now())), 1::bigint, 'in the place of the old one');
 \ir include/end.sql
