@@ -56,6 +56,14 @@ END $$;
 
 -- A big sort.
 CREATE FUNCTION shape.sort(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+LANGUAGE sql STABLE AS $$
+  SELECT u, to_jsonb((SELECT t.key FROM (
+    SELECT md5(i.pad || u) AS key FROM shape.item AS i ORDER BY 1 OFFSET 499000 LIMIT 1) AS t))
+  FROM unnest(user_ids) AS u
+$$;
+
+-- The same with much memory, as its author has set it.
+CREATE FUNCTION shape.sort_in_memory(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
 LANGUAGE sql STABLE SET work_mem = '64MB' AS $$
   SELECT u, to_jsonb((SELECT t.key FROM (
     SELECT md5(i.pad || u) AS key FROM shape.item AS i ORDER BY 1 OFFSET 499000 LIMIT 1) AS t))

@@ -647,7 +647,7 @@ CREATE FUNCTION eros.worker_info(
 	OUT worker integer, OUT pid integer, OUT activity text, OUT handler_id integer, OUT phase smallint,
 	OUT batch_users integer, OUT batch_start timestamptz, OUT started timestamptz, OUT batches bigint,
 	OUT users_done bigint, OUT cpu_used_ms double precision, OUT grant_percent double precision,
-	OUT waited_percent double precision) RETURNS SETOF record
+	OUT waited_percent double precision, OUT snapshot_start timestamptz) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'eros_worker_info' LANGUAGE C VOLATILE ROWS 5;
 COMMENT ON FUNCTION eros.worker_info() IS 'internal: the workers of this database; see eros.status_worker';
 
@@ -748,7 +748,8 @@ COMMENT ON COLUMN eros.status_handler.error_at IS 'since when';
 CREATE VIEW eros.status_worker AS
 	SELECT i.worker, i.pid, i.activity, h.name AS handler, i.phase, i.batch_users,
 		   CASE WHEN i.batch_start IS NOT NULL THEN clock_timestamp() - i.batch_start END AS batch_age,
-		   i.started, i.batches, i.users_done, i.cpu_used_ms, i.grant_percent, i.waited_percent
+		   i.started, i.batches, i.users_done, i.cpu_used_ms, i.grant_percent, i.waited_percent,
+		   clock_timestamp() - i.snapshot_start AS snapshot_age
 	FROM eros.worker_info() i LEFT JOIN eros.handler h USING (handler_id)
 	ORDER BY i.worker;
 COMMENT ON VIEW eros.status_worker IS 'what each worker of this database does now';
@@ -758,12 +759,13 @@ COMMENT ON COLUMN eros.status_worker.activity IS 'starting, idle, claiming, comp
 COMMENT ON COLUMN eros.status_worker.handler IS 'the handler that it calls now';
 COMMENT ON COLUMN eros.status_worker.phase IS 'the phase that pays for it';
 COMMENT ON COLUMN eros.status_worker.batch_users IS 'users in the batch';
-COMMENT ON COLUMN eros.status_worker.batch_age IS 'time since the handler was called, which is also the age of the snapshot that the call holds';
+COMMENT ON COLUMN eros.status_worker.batch_age IS 'time since the handler was called, pauses included';
 COMMENT ON COLUMN eros.status_worker.started IS 'when the worker was started';
 COMMENT ON COLUMN eros.status_worker.batches IS 'batches since then';
 COMMENT ON COLUMN eros.status_worker.users_done IS 'users whose job was finished since then';
 COMMENT ON COLUMN eros.status_worker.cpu_used_ms IS 'CPU time of its batches since then, in ms';
 COMMENT ON COLUMN eros.status_worker.grant_percent IS 'part of the phases'' shares that it takes, in percent: less than 100 while the machine is contended';
+COMMENT ON COLUMN eros.status_worker.snapshot_age IS 'age of the snapshot that the batch holds, and with which it keeps vacuum back, in a pause inside of the call, too; bounded by the handler''s timeout and eros.max_snapshot_age; NULL: it holds none';
 COMMENT ON COLUMN eros.status_worker.waited_percent IS 'part of its running time for which it last had to wait for a CPU, in percent, by the kernel''s schedstat';
 
 CREATE VIEW eros.status_halt AS

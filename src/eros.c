@@ -64,6 +64,7 @@ int eros_retry_delay_max_ms = 3600000;
 int eros_worker_idle_timeout_ms = 10000;
 int eros_halt_timeout_ms = 500;
 int eros_max_snapshot_age_ms = 600000;
+int eros_work_mem_kb = 1024;
 int eros_nice = 0;
 bool eros_foreground_first = true;
 
@@ -85,6 +86,7 @@ static int config_changed_level = 0; /* 0: not changed */
 static uint32 config_changes = 0;
 static int announced_level = 0;
 
+static bool check_work_mem(int *newval, void **extra, GucSource source);
 static void define_settings(void);
 static void request_shmem(void);
 static void startup_shmem(void);
@@ -123,6 +125,16 @@ eros_check_loaded(void)
 				 errmsg("eros must be loaded at server start"),
 				 errhint("Add \"shared_preload_libraries = 'eros'\" to postgresql.conf "
 						 "(after what is there, separated by a comma) and restart the server.")));
+}
+
+/* Accepts what work_mem accepts, and -1. */
+static bool
+check_work_mem(int *newval, void **extra, GucSource source)
+{
+	if (*newval == -1 || *newval >= 64)
+		return true;
+	GUC_check_errdetail("It must be at least 64 kB, or -1.");
+	return false;
 }
 
 /* Defines the settings of the node. */
@@ -196,6 +208,11 @@ define_settings(void)
 							"It holds a snapshot all the time, its pauses included.",
 							&eros_max_snapshot_age_ms, 600000, 1000, 86400000, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"eros.work_mem", "The work_mem with which workers call handlers; -1: the server's.",
+		"A sort that spills its memory to disk can be neither paced nor halted while it does so.",
+		&eros_work_mem_kb, 1024, -1, MAX_KILOBYTES, PGC_SIGHUP, GUC_UNIT_KB, check_work_mem, NULL,
+		NULL);
 	DefineCustomBoolVariable("eros.foreground_first",
 							 "Takes less than the phases' shares while the machine is contended.",
 							 "Judged by how long workers wait for a CPU, down to a hundredth.",

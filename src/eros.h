@@ -278,8 +278,9 @@ typedef struct ErosWorker
 	pg_atomic_uint32 activity;
 	pg_atomic_uint32 handler_id;
 	pg_atomic_uint32 phase;
-	pg_atomic_uint64 batch_start; /* TimestampTz */
-	pg_atomic_uint64 started;	  /* TimestampTz */
+	pg_atomic_uint64 batch_start;	 /* TimestampTz */
+	pg_atomic_uint64 snapshot_start; /* TimestampTz; 0: holds none */
+	pg_atomic_uint64 started;		 /* TimestampTz */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
 	pg_atomic_uint64 cpu_used_ns;
@@ -407,6 +408,7 @@ extern int eros_retry_delay_max_ms;
 extern int eros_worker_idle_timeout_ms;
 extern int eros_halt_timeout_ms;
 extern int eros_max_snapshot_age_ms;
+extern int eros_work_mem_kb;
 extern int eros_nice;
 extern bool eros_foreground_first;
 

@@ -198,8 +198,8 @@ eros_worker_info(PG_FUNCTION_ARGS)
 		ErosWorker *worker = &eros_workers_array[i];
 		uint32 activity = pg_atomic_read_u32(&worker->activity);
 		bool busy = pg_atomic_read_u64(&worker->batch_start) != 0;
-		Datum row[13];
-		bool nulls[13] = {false};
+		Datum row[14];
+		bool nulls[14] = {false};
 
 		if (worker->dboid != MyDatabaseId || worker->pid == 0)
 			continue;
@@ -217,6 +217,8 @@ eros_worker_info(PG_FUNCTION_ARGS)
 		row[10] = milliseconds(&worker->cpu_used_ns);
 		row[11] = Float8GetDatum(pg_atomic_read_u32(&worker->grant_permille) / 10.0);
 		row[12] = Float8GetDatum(pg_atomic_read_u32(&worker->waited_permille) / 10.0);
+		row[13] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&worker->snapshot_start));
+		nulls[13] = DatumGetTimestampTz(row[13]) == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;

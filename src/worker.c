@@ -283,6 +283,25 @@ is_paused(void)
 	return db != NULL && pg_atomic_read_u32(&db->paused) != 0;
 }
 
+/* Calls the handler, paced and with little memory. */
+static void
+call_handler(ErosHandler *handler, const ErosClaim *claim, ErosResults *results)
+{
+	int guc_level = NewGUCNestLevel();
+	char work_mem_kb[16];
+
+	if (eros_work_mem_kb >= 0)
+	{
+		snprintf(work_mem_kb, sizeof(work_mem_kb), "%d", eros_work_mem_kb);
+		(void) set_config_option("work_mem", work_mem_kb, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	}
+	eros_pace_begin(eros_phase(handler->phase));
+	eros_handler_call(handler, claim->keys, claim->njobs, results);
+	eros_pace_end();
+	AtEOXact_GUC(false, guc_level);
+}
+
 /* The part of a batch that may fail; returns the users claimed. */
 static int
 attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *claim,
@@ -324,9 +343,7 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 		pg_atomic_write_u32(&worker->handler_id, handler->handler_id);
 		pg_atomic_write_u32(&worker->phase, handler->phase);
 		report(EROS_WORKER_COMPUTING, handler->function);
-		eros_pace_begin(eros_phase(handler->phase));
-		eros_handler_call(handler, claim->keys, claim->njobs, &results);
-		eros_pace_end();
+		call_handler(handler, claim, &results);
 
 		*stage = STAGE_STORE;
 		report(EROS_WORKER_STORING, NULL);
@@ -363,6 +380,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		MemoryContext old;
 
 		eros_process_begin();
+		pg_atomic_write_u64(&worker->snapshot_start, (uint64) GetCurrentTimestamp());
 		old = MemoryContextSwitchTo(batch_context);
 		claimed =
 			attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim, &stage);
@@ -387,6 +405,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(batch_context);
+	pg_atomic_write_u64(&worker->snapshot_start, 0);
 
 	/* locks of the session are the handler's, and would stay */
 	LockReleaseSession(USER_LOCKMETHOD);
@@ -584,6 +603,8 @@ take_slot(Datum arg)
 
 	pg_atomic_write_u32(&worker->activity, EROS_WORKER_STARTING);
 	pg_atomic_write_u64(&worker->started, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u64(&worker->batch_start, 0);
+	pg_atomic_write_u64(&worker->snapshot_start, 0);
 	pg_atomic_write_u64(&worker->batches, 0);
 	pg_atomic_write_u64(&worker->users_done, 0);
 	pg_atomic_write_u64(&worker->cpu_used_ns, 0);

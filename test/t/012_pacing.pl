@@ -94,6 +94,39 @@ for (1 .. 600)
 }
 ok($served, 'a genuine request is served');
 
+# a call that pauses holds a snapshot, for eros.max_snapshot_age at most
+$node->safe_psql('postgres', q{SELECT eros.pause()});
+polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', 'that call is stopped');
+reload_with($node, 'eros.max_snapshot_age' => '2s');
+$node->safe_psql('postgres', q{
+	SELECT eros.add_handler('handler', 'app.handler_1', phase => 1, timeout => '1 hour', max_attempts => 1,
+		replace => true);
+	SELECT eros.resume()});
+polls_to($node, 'postgres',
+	q{SELECT count(*) = 1 FROM eros.status_worker w JOIN pg_stat_activity a USING (pid)
+	  WHERE w.activity = 'pausing in call' AND a.backend_xmin IS NOT NULL
+	    AND w.snapshot_age > interval '1 s' AND w.snapshot_age >= w.batch_age},
+	'the age of the snapshot is seen while the call pauses');
+polls_to($node, 'postgres',
+	q{SELECT count(*) = 1 FROM eros.job
+	  WHERE status = 'failed' AND last_error = 'handler "handler" was cancelled after 2000 ms'},
+	'the call is cancelled in its pause');
+polls_to($node, 'postgres',
+	q{SELECT count(*) = 1 FROM eros.status_worker WHERE snapshot_age IS NULL AND activity IN ('pausing', 'idle')},
+	'between batches the worker holds no snapshot');
+reload_with($node, 'eros.max_snapshot_age' => '10min');
+
+# nor is a handler's call longer than its own time-out, which counts the pauses
+$node->safe_psql('postgres', q{
+	SELECT eros.add_handler('handler', 'app.handler_1', phase => 1, timeout => '1 s', max_attempts => 1,
+		replace => true);
+	SELECT eros.retry('handler')});
+polls_to($node, 'postgres',
+	q{SELECT count(*) = 1 FROM eros.job
+	  WHERE status = 'failed' AND last_error = 'handler "handler" was cancelled after 1000 ms'},
+	'the time-out cancels a call that pauses');
+$node->safe_psql('postgres', q{SELECT eros.retry('handler')});
+
 # a change of the share is in force with the next batch
 $node->safe_psql('postgres', q{
 	UPDATE eros.phase SET cpu_percent = 95 WHERE phase = 1;
