@@ -684,6 +684,16 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 	return true;
 }
 
+/* Tells whether the worker goes on, by the settings as they are now. */
+static bool
+goes_on(void)
+{
+	QueryCancelPending = false; /* a cancel that comes late: nothing runs */
+	CHECK_FOR_INTERRUPTS();
+	eros_process_reload();
+	return eros_enabled && worker->number <= eros_workers && !is_paused() && refresh_config();
+}
+
 /* The worker's process. */
 void
 eros_worker_main(Datum arg)
@@ -695,13 +705,10 @@ eros_worker_main(Datum arg)
 	pieces_context = AllocSetContextCreate(TopMemoryContext, "eros pieces", ALLOCSET_SMALL_SIZES);
 	memset(phase_has_work, true, sizeof(phase_has_work));
 
-	while (eros_enabled && worker->number <= eros_workers && !is_paused() && refresh_config())
+	while (goes_on())
 	{
 		uint64 wait_ns;
 
-		QueryCancelPending = false; /* a cancel that comes late: nothing runs */
-		CHECK_FOR_INTERRUPTS();
-		eros_process_reload();
 		if (run_next(&wait_ns))
 		{
 			idle_since_ns = 0;
