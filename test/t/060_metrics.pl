@@ -191,6 +191,8 @@ my $node = eros_node(
 	});
 $node->safe_psql('postgres', 'CREATE DATABASE shop');
 create_eros($node, 'shop');
+$node->safe_psql('postgres', 'CREATE DATABASE blog');
+create_eros($node, 'blog');
 $node->safe_psql(
 	'shop', q{
 	CREATE ROLE prometheus LOGIN IN ROLE pg_monitor;
@@ -298,10 +300,10 @@ write_file("$dir/sql_exporter.yml", $sql_config);
 write_file("$dir/textfile/eros.prom", $text);
 
 start_program('postgres_exporter',
-	{ DATA_SOURCE_NAME => 'user=prometheus dbname=shop sslmode=disable host=' . $node->host . ' port=' . $node->port },
+	{ DATA_SOURCE_NAME => 'user=prometheus dbname=shop host=' . $node->host . ' port=' . $node->port },
 	'prometheus-postgres-exporter', "--web.listen-address=127.0.0.1:$port{postgres}",
 	"--extend.query-path=$root/monitoring/postgres_exporter.yaml",
-	'--disable-default-metrics', '--disable-settings-metrics');
+	'--auto-discover-databases', '--include-databases=shop,blog', '--disable-default-metrics', '--disable-settings-metrics');
 start_program('sql_exporter', { PGHOST => $node->host, PGPORT => $node->port },
 	'prometheus-sql-exporter', "-web.listen-address=127.0.0.1:$port{sql}", "-config.file=$dir/sql_exporter.yml");
 start_program('node_exporter', {},
@@ -317,7 +319,7 @@ sub samples
 	my ($job) = @_;
 	my %samples;
 
-	for my $sample (@{ query(qq({job="$job",__name__=~"eros_.+"})) })
+	for my $sample (@{ query(qq({job="$job",datname="shop",__name__=~"eros_.+"})) })
 	{
 		my %labels = %{ $sample->{metric} };
 
@@ -344,6 +346,8 @@ for my $job (qw(postgres_exporter sql_exporter node_exporter))
 	is($samples->{'{"__name__":"eros_handler_results_expired_total","datname":"shop","handler":"matches","phase":"1"}'},
 		50, 'and its value');
 }
+ok(eventually(sub { scalar @{ query('eros_server_launcher_up{job="postgres_exporter",datname="blog"} == 1') } }),
+	'and from another database of the server');
 my $exported = join '', map { "$_\n" } grep { /^(?:# \w+ )?eros_/ } split /\n/,
   $http->get("http://127.0.0.1:$port{postgres}/metrics")->{content};
 is(runs('promtool check metrics of the postgres_exporter', [ 'promtool', 'check', 'metrics' ], $exported),
@@ -353,6 +357,9 @@ is_deeply(
 	[ sort keys %typed ],
 	[ sort grep { !/^eros_problem / } map { /`(\w+)` \| (\w+)/ ? "$1 $2" : () } @families ],
 	'it has all metrics with their types');
+
+ok(eventually(sub { value($node, 'shop', q{SELECT scraped_at > eros.now() - interval '1 minute' FROM eros.monitor_info()}) eq 't' }),
+	'the server knows that it is watched');
 
 #
 # The alerts fire
