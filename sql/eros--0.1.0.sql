@@ -768,6 +768,25 @@ COMMENT ON COLUMN eros.status_worker.grant_percent IS 'part of the phases'' shar
 COMMENT ON COLUMN eros.status_worker.snapshot_age IS 'age of the snapshot that the batch holds, and with which it keeps vacuum back, in a pause inside of the call, too; bounded by the handler''s timeout and eros.max_snapshot_age; NULL: it holds none';
 COMMENT ON COLUMN eros.status_worker.waited_percent IS 'part of its running time for which it last had to wait for a CPU, in percent, by the kernel''s schedstat';
 
+CREATE FUNCTION eros.error_info(
+	OUT process text, OUT pid integer, OUT handler_id integer, OUT message text, OUT sqlstate text,
+	OUT at timestamptz, OUT count bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_error_info' LANGUAGE C VOLATILE ROWS 10;
+COMMENT ON FUNCTION eros.error_info() IS 'internal: the recent errors of processes; see eros.status_error';
+
+CREATE VIEW eros.status_error AS
+	SELECT i.process, i.pid, h.name AS handler, i.message, i.sqlstate, i.at, i.count
+	FROM eros.error_info() i LEFT JOIN eros.handler h USING (handler_id)
+	ORDER BY i.at DESC;
+COMMENT ON VIEW eros.status_error IS 'the recent errors of EROS''s processes in this database and of the launcher, since the server''s start; the 64 last of the whole server. Each is logged at most once a minute';
+COMMENT ON COLUMN eros.status_error.process IS 'launcher, scheduler or worker';
+COMMENT ON COLUMN eros.status_error.pid IS 'the process that had it last';
+COMMENT ON COLUMN eros.status_error.handler IS 'the handler that was called; NULL: none was, or it has been dropped';
+COMMENT ON COLUMN eros.status_error.message IS 'the message when it came last, at most 255 bytes';
+COMMENT ON COLUMN eros.status_error.sqlstate IS 'its SQLSTATE';
+COMMENT ON COLUMN eros.status_error.at IS 'when it came last, by the server''s clock';
+COMMENT ON COLUMN eros.status_error.count IS 'how often it came, with whatever values in its message';
+
 CREATE VIEW eros.status_halt AS
 	SELECT i.halts, i.p50_ms, i.p99_ms, i.max_ms, i.forced FROM eros.halt_info() i;
 COMMENT ON VIEW eros.status_halt IS 'how fast returning users stop the work on them, from the touch to the roll-back finished, since the server''s start';
@@ -1842,7 +1861,7 @@ COMMENT ON COLUMN eros.status.tracker_capacity IS 'users that the shared memory 
 COMMENT ON COLUMN eros.status.tracker_bytes IS 'shared memory in use for them, in bytes';
 COMMENT ON COLUMN eros.status.tracker_limit_bytes IS 'shared memory reserved for them, in bytes';
 COMMENT ON COLUMN eros.status.touches_spilled IS 'touches that went to the table since the memory was full';
-COMMENT ON COLUMN eros.status.touches_lost IS 'touches that could not, in a read-only transaction, on a standby or in a parallel query';
+COMMENT ON COLUMN eros.status.touches_lost IS 'touches that could not, in a read-only transaction or in a parallel query';
 COMMENT ON COLUMN eros.status.users_spilled IS 'active users moved to the table to make room';
 COMMENT ON COLUMN eros.status.returns IS 'idle or new users who became active';
 COMMENT ON COLUMN eros.status.halts IS 'batches interrupted by a returning user, somebody who waited for a lock, or eros.pause()';
@@ -2211,7 +2230,7 @@ REVOKE ALL ON FUNCTION eros.change_rights(regrole, name[], boolean), eros.grant_
 
 GRANT USAGE ON SCHEMA eros TO pg_monitor;
 GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,
-	eros.status_queue, eros.status_cache, eros.status_halt, eros.phase, eros.handler TO pg_monitor;
+	eros.status_queue, eros.status_cache, eros.status_halt, eros.status_error, eros.phase, eros.handler TO pg_monitor;
 GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
@@ -2226,7 +2245,7 @@ GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info
 	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval),
 	eros.sample_handlers(), eros.sample_phases(), eros.sample_server() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
-	eros.worker_info(), eros.halt_info(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
+	eros.worker_info(), eros.halt_info(), eros.error_info(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
 
 SELECT pg_catalog.pg_extension_config_dump('eros.phase', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');

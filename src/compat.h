@@ -132,6 +132,18 @@ eros_init_materialized_srf(FunctionCallInfo fcinfo)
 /* The class of waits for a buffer pin, which was renamed in 17. */
 #define EROS_IS_WAIT_FOR_PIN(wait_event_info) (((wait_event_info) &0xFF000000U) == 0x04000000U)
 
+/* Since 14, an idle session can time out; since 17, a transaction. */
+#if PG_VERSION_NUM >= 170000
+#define eros_set_newer_timeouts()                                               \
+	(SetConfigOption("idle_session_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE), \
+	 SetConfigOption("transaction_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE))
+#elif PG_VERSION_NUM >= 140000
+#define eros_set_newer_timeouts() \
+	SetConfigOption("idle_session_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE)
+#else
+#define eros_set_newer_timeouts() ((void) 0)
+#endif
+
 /* Since 17, an extension can name what it waits for. */
 #if PG_VERSION_NUM >= 170000
 #define EROS_WAIT_EVENT(name) WaitEventExtensionNew(name)

@@ -36,7 +36,8 @@
 #define EROS_MAX_PARTITIONS 128 /* cache partitions accounted per database */
 #define EROS_READ_WINDOWS 12	/* cache partitions of a handler with read marks */
 #define EROS_READ_BITS 10		/* 2^10 registers: a standard error of 3.25 % */
-#define EROS_ERROR_LEN 256		/* bytes of an error kept in shared memory */
+#define EROS_ERRORS 64			/* errors of processes kept, of the whole server */
+#define EROS_ERROR_LEN 256		/* bytes of a message kept with each */
 
 /* ------------------------------------------------------------------------
  * Users (user.c)
@@ -337,6 +338,29 @@ typedef struct ErosHandlerStats
 	ErosReadWindow windows[EROS_READ_WINDOWS];
 } ErosHandlerStats;
 
+/* Whose error it was. */
+typedef enum ErosProcess
+{
+	EROS_PROCESS_LAUNCHER = 0,
+	EROS_PROCESS_SCHEDULER,
+	EROS_PROCESS_WORKER
+} ErosProcess;
+
+/* A recent error of EROS's processes; guarded by the slot lock. */
+typedef struct ErosError
+{
+	Oid dboid; /* InvalidOid: the launcher's */
+	ErosProcess process;
+	pid_t pid;		  /* the last one that had it */
+	int32 handler_id; /* the handler it is about; 0: none */
+	int sqlstate;
+	uint32 format; /* hash of the message without its values */
+	TimestampTz at;
+	uint64 logged_at_ns; /* monotonic */
+	uint64 count;		 /* 0: unused */
+	char message[EROS_ERROR_LEN];
+} ErosError;
+
 typedef struct ErosShared
 {
 	LWLock *lock; /* the slot lock */
@@ -349,6 +373,7 @@ typedef struct ErosShared
 	pg_atomic_uint32 cron_request;		/* raised to have pg_cron's jobs reconciled */
 	pg_atomic_uint32 cron_done;			/* the last request that was carried out */
 	TimestampTz started;
+	ErosError errors[EROS_ERRORS];
 } ErosShared;
 
 typedef struct ErosConfig ErosConfig;
@@ -623,6 +648,11 @@ extern double eros_governor_cores(void);
 extern void eros_pace_install(ErosWorker *worker);
 extern void eros_pace_begin(const ErosPhase *phase);
 extern void eros_pace_end(void);
+
+extern bool eros_error_note(ErosProcess process, int32 handler_id, const ErrorData *error);
+extern bool
+eros_error_note_message(ErosProcess process, int32 handler_id, int sqlstate, const char *message);
+extern void eros_error_report(ErosProcess process);
 
 /* What a scheduler remembers between two sweeps. */
 typedef struct ErosSweep ErosSweep;

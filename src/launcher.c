@@ -58,6 +58,9 @@
 #define MIN_BACKOFF_MS 1000
 #define MAX_BACKOFF_MS 60000
 
+/* The pause after an error of the launcher. */
+#define ERROR_PAUSE_MS 10000
+
 /* How long DDL waits for EROS to leave. */
 #define LEAVE_TIMEOUT_MS 10000
 
@@ -122,7 +125,15 @@ eros_process_init(Oid dboid, const char *name)
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("datestyle", "ISO", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("timezone", "UTC", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	eros_set_newer_timeouts();
+	SetConfigOption("exit_on_error", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("session_replication_role", "origin", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_tablespace", "", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_table_access_method", "heap", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("row_security", "on", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
@@ -444,12 +455,28 @@ see_to_pg_cron(BackgroundWorkerHandle **handle)
 	MemoryContextSwitchTo(old);
 }
 
+/* Ends what an error has interrupted, notes it, and waits before the next round. */
+static void
+recover_from_error(void)
+{
+	error_context_stack = NULL;
+	HOLD_INTERRUPTS();
+	LWLockReleaseAll();
+	eros_error_report(EROS_PROCESS_LAUNCHER);
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(TopMemoryContext);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	eros_process_wait(EROS_WAIT_MAIN, ERROR_PAUSE_MS);
+}
+
 /* The launcher's process. */
 void
 eros_launcher_main(Datum arg)
 {
-	BackgroundWorkerHandle *cron_handle = NULL;
-	bool looked_at_all = false;
+	sigjmp_buf local_sigjmp_buf;
+	static BackgroundWorkerHandle *cron_handle = NULL;
+	static bool looked_at_all = false;
 
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	eros_shared->launcher_pid = MyProcPid;
@@ -459,6 +486,11 @@ eros_launcher_main(Datum arg)
 	eros_process_init(InvalidOid, "eros launcher");
 	launcher_context =
 		AllocSetContextCreate(TopMemoryContext, "eros launcher", ALLOCSET_DEFAULT_SIZES);
+
+	/* an error ends the round, not the launcher */
+	if (sigsetjmp(local_sigjmp_buf, 1) != 0)
+		recover_from_error();
+	PG_exception_stack = &local_sigjmp_buf;
 
 	for (;;)
 	{

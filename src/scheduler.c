@@ -597,12 +597,12 @@ eros_scheduler_main(Datum arg)
 	{
 		error_context_stack = NULL;
 		HOLD_INTERRUPTS();
-		EmitErrorReport();
+		LWLockReleaseAll();
+		eros_error_report(EROS_PROCESS_SCHEDULER);
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(round_context);
 		FlushErrorState();
 		RESUME_INTERRUPTS();
-		LWLockReleaseAll();
 		if (sweep != NULL)
 			eros_sweep_restart(sweep);
 		account_cpu();

@@ -38,6 +38,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "eros.h"
 #include "executor/spi.h"
@@ -866,7 +867,7 @@ touch_table(ErosDatabase *db, const ErosKey *key, TimestampTz now)
 	Datum values[] = {eros_key_get_datum(key), TimestampTzGetDatum(now)};
 	ErosRoleScope scope;
 
-	if (XactReadOnly || RecoveryInProgress() || IsInParallelMode())
+	if (XactReadOnly || IsInParallelMode())
 	{
 		pg_atomic_fetch_add_u64(&db->touches_lost, 1);
 		return;
@@ -911,9 +912,21 @@ touch_slow(const ErosKey *key, TimestampTz now)
 	}
 }
 
+/* Raises the error that a standby keeps nothing of a touch. */
+static pg_noinline void
+refuse_on_standby(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+					errmsg("cannot record a touch during recovery"),
+					errdetail("EROS keeps the active users on the primary only."),
+					errhint("Call eros_touch() on the primary.")));
+}
+
 static inline void
 touch(const ErosKey *key, TimestampTz now)
 {
+	if (unlikely(RecoveryInProgress()))
+		refuse_on_standby();
 	if (unlikely(!touch_fast(MyDatabaseId, key, hash_key(MyDatabaseId, key), now)))
 		touch_slow(key, now);
 }

@@ -181,7 +181,8 @@ in_transaction(void (*action)(void *arg), void *arg)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(old);
-		EmitErrorReport();
+		LWLockReleaseAll();
+		eros_error_report(EROS_PROCESS_WORKER);
 		AbortCurrentTransaction();
 		FlushErrorState();
 	}
@@ -213,20 +214,16 @@ write_handler_error(void *arg)
 	eros_handler_note_error(failure->handler, failure->message);
 }
 
-/* Logs an error of a handler, at most once a minute. */
+/* Notes an error of a handler, and logs it if it has not been within the last minute. */
 static void
 log_failure(const ErosHandler *handler, const ErrorData *error)
 {
-	static TimestampTz last = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (now - last < USECS_PER_MINUTE)
+	if (!eros_error_note(EROS_PROCESS_WORKER, handler->handler_id, error))
 		return;
-	last = now;
-	ereport(LOG,
-			(errmsg("handler \"%s\" failed: %s", handler->name, error->message),
-			 error->context ? errcontext("%s", error->context) : 0,
-			 errhint("See last_error in eros.job; further failures are not logged for a minute.")));
+	ereport(LOG, (errmsg("handler \"%s\" failed: %s", handler->name, error->message),
+				  error->context ? errcontext("%s", error->context) : 0,
+				  errhint("See last_error in eros.job; the same failure is not logged again for a "
+						  "minute.")));
 }
 
 /*
