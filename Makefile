@@ -5,6 +5,9 @@ MODULE_big = eros
 DATA = $(wildcard sql/*--*.sql)
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 
+# The library knows its version, and compares it with the extension's in each database.
+EXTENSION_VERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" eros.control)
+
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test --load-extension=$(EXTENSION)
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec))
@@ -12,7 +15,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
 EXTRA_CLEAN = results regression.diffs regression.out output_iso tmp_check tmp_check_iso log
 
 # PostgreSQL's own headers provoke the warnings that are switched off.
-PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+PG_CFLAGS = -DEROS_VERSION='"$(EXTENSION_VERSION)"' -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
 # clang does not know all the options that a server built with gcc hands on.
 ifneq (,$(findstring clang,$(CC)))
@@ -38,7 +41,7 @@ $(filter-out $(COMMANDS),$(MAKECMDGOALS)):
 else ifneq (,$(wildcard $(PGXS)))
 
 include $(PGXS)
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*.h) eros.control
 
 else
 

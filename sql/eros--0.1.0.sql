@@ -180,6 +180,25 @@ COMMENT ON TABLE eros.spilled_touch IS
 COMMENT ON COLUMN eros.spilled_touch.user_id IS 'the user''s key';
 COMMENT ON COLUMN eros.spilled_touch.last_seen IS 'when he was touched';
 
+CREATE TABLE eros.snapshot (
+	upper timestamptz PRIMARY KEY,
+	lower timestamptz NOT NULL,
+	users integer NOT NULL,
+	packed bytea NOT NULL
+);
+ALTER TABLE eros.snapshot ALTER COLUMN packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE eros.snapshot IS
+	'who was last seen when, logged and packed: restores eros.activity, which is unlogged, and the active users after a crash or a promotion. Refreshed every eros.maintenance_interval';
+COMMENT ON COLUMN eros.snapshot.upper IS 'the row has those who were last seen up to this, as of when it was written; a user may be in several rows, the newest counts';
+COMMENT ON COLUMN eros.snapshot.lower IS 'and after this';
+COMMENT ON COLUMN eros.snapshot.users IS 'how many users';
+COMMENT ON COLUMN eros.snapshot.packed IS 'the users'' keys and when they were last seen; the format is EROS''s own';
+
+CREATE UNLOGGED TABLE eros.unlogged_mark (since timestamptz NOT NULL);
+COMMENT ON TABLE eros.unlogged_mark IS
+	'one row, which goes when the server empties the unlogged tables: then the scheduler restores the users from eros.snapshot';
+COMMENT ON COLUMN eros.unlogged_mark.since IS 'when the tables were restored, or found empty for the first time';
+
 CREATE FUNCTION eros.sweep() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'eros_sweep_sql' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.sweep() IS
@@ -206,7 +225,9 @@ CREATE TABLE eros.handler (
 	owner regrole NOT NULL,
 	enabled boolean NOT NULL,
 	error text,
-	error_at timestamptz
+	error_at timestamptz,
+	crashes smallint NOT NULL DEFAULT 0,
+	crashed_at timestamptz
 );
 COMMENT ON TABLE eros.handler IS 'the registered handlers; changed by eros.add_handler() and its like only';
 COMMENT ON COLUMN eros.handler.handler_id IS 'its number, in jobs and cache entries';
@@ -221,8 +242,10 @@ COMMENT ON COLUMN eros.handler.max_attempts IS 'a job that failed so often is se
 COMMENT ON COLUMN eros.handler.timeout IS 'a call that takes longer is cancelled and counts as a failure; 1 ms to 1 day';
 COMMENT ON COLUMN eros.handler.owner IS 'the role that registered it, as which it runs';
 COMMENT ON COLUMN eros.handler.enabled IS 'whether jobs are created and run';
-COMMENT ON COLUMN eros.handler.error IS 'why it cannot be called at all, NULL when it can';
+COMMENT ON COLUMN eros.handler.error IS 'why it cannot be called at all, or that it crashed the server and was disabled for that; NULL when it can';
 COMMENT ON COLUMN eros.handler.error_at IS 'since when';
+COMMENT ON COLUMN eros.handler.crashes IS 'how often the server crashed in a call of it, each within a day of the one before; at the second time it is disabled';
+COMMENT ON COLUMN eros.handler.crashed_at IS 'when it did so last';
 
 CREATE TRIGGER config_changed
 	AFTER INSERT OR DELETE OR TRUNCATE
@@ -615,6 +638,11 @@ COMMENT ON FUNCTION eros.resume() IS 'lets the work on handlers go on after eros
 ------------------------------------------------------------------------------
 -- Status
 ------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.library_version() RETURNS text
+	AS 'MODULE_PATHNAME', 'eros_library_version' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION eros.library_version() IS
+	'the version of the loaded library; EROS works where the extension has the same';
 
 CREATE FUNCTION eros.database_info(
 	OUT scheduler_pid integer, OUT held boolean, OUT no_worker_slot boolean, OUT by_pg_cron boolean,
@@ -1706,6 +1734,11 @@ CREATE FUNCTION eros.problems(
 			   format('%s handlers cannot be called', count(*)), 'see error in eros.status_handler'
 		FROM handler h WHERE h.error IS NOT NULL HAVING count(*) > 0
 		UNION ALL
+		SELECT 4, 'parked', 'critical',
+			   format('parked: the library has version %s, the extension %s', eros.library_version(), e.extversion),
+			   'restart the server if the library was replaced, then ALTER EXTENSION eros UPDATE'
+		FROM pg_extension e WHERE e.extname = 'eros' AND e.extversion <> eros.library_version()
+		UNION ALL
 		SELECT 5, 'switched_off', 'critical', 'switched off', 'eros.enabled is off'
 		WHERE NOT current_setting('eros.enabled')::boolean
 		UNION ALL
@@ -2245,7 +2278,7 @@ GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info
 	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval),
 	eros.sample_handlers(), eros.sample_phases(), eros.sample_server() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
-	eros.worker_info(), eros.halt_info(), eros.error_info(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
+	eros.worker_info(), eros.halt_info(), eros.error_info(), eros.library_version(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
 
 SELECT pg_catalog.pg_extension_config_dump('eros.phase', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');

@@ -863,6 +863,7 @@ eros_cache_partitions(PG_FUNCTION_ARGS)
 	db = eros_my_database();
 	load_partitions();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 5);
 	for (int i = 0; i < npartitions; i++)
 	{
 		Datum row[5];

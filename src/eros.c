@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -36,6 +37,7 @@ PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(eros_config_changed);
 PG_FUNCTION_INFO_V1(eros_announce);
+PG_FUNCTION_INFO_V1(eros_library_version);
 
 extern PGDLLEXPORT void _PG_init(void);
 
@@ -282,6 +284,8 @@ startup_shmem(void)
 	}
 	eros_tracker_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
+	if (!found && !IsUnderPostmaster)
+		eros_crash_watch();
 }
 
 /* Has everybody who works in a database read its configuration anew. */
@@ -521,29 +525,101 @@ eros_count(pg_atomic_uint64 *counter, int64 delta)
 	pg_atomic_fetch_add_u64(counter, delta);
 }
 
-/* The owner of the extension, as whom EROS's own tables are written. */
-Oid
-eros_extension_owner(void)
+/* Reads the extension's row in pg_extension; returns whether there is one. */
+static bool
+read_extension(Oid *owner, char *version, Size version_len)
 {
 	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
-	Oid owner = InvalidOid;
+	bool found;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("eros"));
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		bool isnull;
+		Datum datum =
+			heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
+
+		*owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+		text_to_cstring_buffer(DatumGetTextPP(datum), version, version_len);
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	if (!OidIsValid(owner))
+	return found;
+}
+
+/* Reads the extension's row, or raises the error that there is none. */
+static void
+require_extension(Oid *owner, char *version, Size version_len)
+{
+	if (!read_extension(owner, version, version_len))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("extension \"eros\" is not installed in this database"),
 						errhint("Run CREATE EXTENSION eros.")));
+}
+
+/* The owner of the extension, as whom EROS's own tables are written. */
+Oid
+eros_extension_owner(void)
+{
+	char version[NAMEDATALEN];
+	Oid owner;
+
+	require_extension(&owner, version, sizeof(version));
 	return owner;
+}
+
+/* Tells whether the extension in this database is of the library's version, or is not there. */
+bool
+eros_version_matches(void)
+{
+	char version[NAMEDATALEN];
+	Oid owner;
+
+	return !read_extension(&owner, version, sizeof(version)) || strcmp(version, EROS_VERSION) == 0;
+}
+
+/*
+ * Raises an error when the extension in this database is of another version
+ * than the library: its tables and functions may be others than we know.
+ */
+void
+eros_check_version(void)
+{
+	char version[NAMEDATALEN];
+	Oid owner;
+
+	require_extension(&owner, version, sizeof(version));
+	if (strcmp(version, EROS_VERSION) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library of EROS has version %s, the extension in this database %s",
+						EROS_VERSION, version),
+				 errhint("Restart the server if the library has been replaced since it started, "
+						 "then run ALTER EXTENSION eros UPDATE.")));
+}
+
+/* Refuses to fill a row type that the script of another version has declared. */
+void
+eros_check_row(TupleDesc desc, int natts)
+{
+	if (desc->natts == natts)
+		return;
+	eros_check_version();
+	elog(ERROR, "row type has %d columns instead of %d", desc->natts, natts);
+}
+
+/* library_version() returns text */
+Datum
+eros_library_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(EROS_VERSION));
 }
 
 /*

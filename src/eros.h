@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
@@ -317,6 +318,7 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 suspended_until_ns; /* not called before, monotonic */
 	pg_atomic_uint64 retry_at_ns;		 /* nor before, unless the configuration has changed */
 	pg_atomic_uint64 retry_generation;	 /* the configuration for which that holds */
+	pg_atomic_uint32 alone; /* users to be called one by one, after a crash in a call */
 	pg_atomic_uint64 cpu_used_ns;
 	pg_atomic_uint64 cpu_halted_ns;	 /* lost to halts */
 	pg_atomic_uint64 cost_ns;		 /* per user, moving average; 0: unknown */
@@ -395,6 +397,9 @@ extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_config_changed_on_commit(void);
 extern Oid eros_extension_owner(void);
+extern bool eros_version_matches(void);
+extern void eros_check_version(void);
+extern void eros_check_row(TupleDesc desc, int natts);
 
 /* Another role's rights and a safe search_path, until the end of the scope. */
 typedef struct ErosRoleScope
@@ -475,7 +480,10 @@ extern void eros_tracker_shmem_init(void);
 extern bool eros_tracker_is_active(Oid dboid, const ErosKey *key);
 extern bool eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
 							   bool *inserted, bool *crowded);
+extern bool eros_tracker_restore(Oid dboid, const ErosKey *key, TimestampTz last_seen);
 extern int eros_tracker_npartitions(void);
+extern int eros_tracker_seen(Oid dboid, int partition, TimestampTz after, TimestampTz upto,
+							 ErosIdleUser *users, int max);
 extern bool eros_tracker_has_returned(int partition);
 extern void eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan);
 extern bool eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid);
@@ -615,6 +623,7 @@ extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, Ti
 							   TimestampTz now);
 extern void eros_queue_delete_users(const ErosKey *keys, int nkeys);
 extern TimestampTz eros_queue_next_due(const ErosHandler *handler);
+extern void eros_queue_set_back(TimestampTz now);
 extern void eros_queue_recount(void);
 extern void eros_queue_delete_handler(int32 handler_id);
 
@@ -663,11 +672,22 @@ extern void eros_sweep_refresh(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_backfill(ErosSweep *sweep, TimestampTz now);
 extern void eros_sweep_config_changed(ErosSweep *sweep);
 extern void eros_sweep_restart(ErosSweep *sweep);
+extern void eros_sweep_set_back(ErosSweep *sweep, TimestampTz now);
 extern void eros_sweep_rehome(void);
 extern TimestampTz eros_sweep_next(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_sees_returns(ErosSweep *sweep);
 extern int64 eros_sweep_interval_us(void);
 extern void eros_sweep_recount(void);
+extern int64 eros_sweep_restore(const ErosIdleUser *users, int nusers, TimestampTz now);
+
+extern void eros_snapshot_refresh(TimestampTz now);
+extern void eros_snapshot_restore(void);
+
+extern void eros_crash_watch(void);
+extern void eros_crash_install(int slot);
+extern void eros_crash_mark(const ErosHandler *handler, const ErosKey *keys, int nkeys);
+extern void eros_crash_unmark(void);
+extern void eros_crash_recover(void);
 
 extern void eros_history_begin(void);
 extern void eros_history_sample(TimestampTz now, TimestampTz *next);

@@ -131,6 +131,7 @@ eros_error_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 7);
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	memcpy(copy, eros_shared->errors, sizeof(ErosError) * EROS_ERRORS);
 	LWLockRelease(eros_shared->lock);

@@ -580,6 +580,10 @@ eros_governor_batch_size(const ErosPhase *phase, const ErosHandler *handler)
 	uint64 cost_ns = pg_atomic_read_u64(&handler->stats->cost_ns);
 	uint64 quantum_ns = eros_governor_quantum_ns();
 
+	/* one of these crashed the server: find out who */
+	if (pg_atomic_read_u32(&handler->stats->alone) > 0)
+		return 1;
+
 	/* nothing is known: feel one's way */
 	if (cost_ns == 0)
 		return Min(phase->batch_size, 4);

@@ -274,6 +274,7 @@ eros_config_reload(void)
 		(generation != 0 || (config->dirty == dirty && config->transaction == transaction)))
 		return config;
 
+	eros_check_version();
 	retire_config();
 	context = AllocSetContextCreate(TopMemoryContext, "eros configuration", ALLOCSET_SMALL_SIZES);
 	old_context = MemoryContextSwitchTo(context);
@@ -596,7 +597,7 @@ eros_add_handler(PG_FUNCTION_ARGS)
 		SPI_execute_with_args("UPDATE eros.handler SET function = $2, function_oid = $3,"
 							  " user_type = $4::eros.user_type, phase = $5, ttl = $6, bucket = $7,"
 							  " max_attempts = $8, timeout = $9, owner = $10, enabled = $11,"
-							  " error = NULL, error_at = NULL"
+							  " error = NULL, error_at = NULL, crashes = 0"
 							  " WHERE name = $1 RETURNING handler_id",
 							  11, argtypes, values, NULL, false, 0);
 	if (SPI_processed != 1)
@@ -649,9 +650,10 @@ eros_drop_handler(PG_FUNCTION_ARGS)
 Datum
 eros_enable_handler(PG_FUNCTION_ARGS)
 {
-	execute_for_handler(handler_to_change(fcinfo),
-						"UPDATE eros.handler SET enabled = true, error = NULL, error_at = NULL"
-						" WHERE handler_id = $1");
+	execute_for_handler(
+		handler_to_change(fcinfo),
+		"UPDATE eros.handler SET enabled = true, error = NULL, error_at = NULL, crashes = 0"
+		" WHERE handler_id = $1");
 	PG_RETURN_VOID();
 }
 

@@ -673,6 +673,8 @@ process_utility(EROS_UTILITY_ARGS)
 {
 	Node *stmt = pstmt->utilityStmt;
 	bool may_change_databases = IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt);
+	bool updates_eros = IsA(stmt, AlterExtensionStmt) &&
+						strcmp(((AlterExtensionStmt *) stmt)->extname, "eros") == 0;
 
 	List *owners = NIL;
 
@@ -694,6 +696,10 @@ process_utility(EROS_UTILITY_ARGS)
 	/* there may be a database more or less for us; the statement may be gone by now */
 	if (eros_shared != NULL && may_change_databases)
 		holding = true;
+
+	/* the version may not be the library's any more: everybody looks again */
+	if (eros_shared != NULL && updates_eros)
+		eros_config_changed_on_commit();
 }
 
 /* Installs the hooks. */

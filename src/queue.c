@@ -470,6 +470,24 @@ eros_queue_next_due(const ErosHandler *handler)
 	return due;
 }
 
+/*
+ * Has jobs that were due already be due now, after the clock was set back.
+ * What waits for its next try waits on.
+ */
+void
+eros_queue_set_back(TimestampTz now)
+{
+	Oid argtypes[] = {TIMESTAMPTZOID};
+	Datum values[] = {TimestampTzGetDatum(now)};
+	ErosConfig *config = eros_config();
+
+	SPI_execute_with_args("UPDATE eros.job SET due_at = $1 WHERE status = 'pending'"
+						  " AND attempts = 0 AND due_at > $1",
+						  1, argtypes, values, NULL, false, 0);
+	for (int h = 0; h < config->nhandlers; h++)
+		pg_atomic_write_u64(&config->handlers[h].stats->due_from, (uint64) DT_NOBEGIN);
+}
+
 /* Counts the jobs of all handlers anew, when the scheduler starts. */
 void
 eros_queue_recount(void)

@@ -48,6 +48,9 @@ typedef struct OwnerWork
 	int workers;
 } OwnerWork;
 
+/* How often a scheduler looks whether the versions fit again. */
+#define PARKED_MS 10000
+
 static ErosDatabase *db = NULL;
 static ErosSweep *sweep = NULL;
 static Oid last_owner = InvalidOid; /* for whom the last worker was started */
@@ -296,6 +299,28 @@ exit_if_dropped(void)
 	proc_exit(0);
 }
 
+/*
+ * Tells whether the extension is of another version than the library: then
+ * nothing is done, until the server is restarted or the extension updated.
+ */
+static bool
+is_parked(void)
+{
+	static bool parked = false;
+	bool matches;
+
+	StartTransactionCommand();
+	matches = eros_version_matches();
+	CommitTransactionCommand();
+	if (!matches && !parked)
+		ereport(LOG, (errmsg("EROS pauses in this database: the extension is not of the library's "
+							 "version %s",
+							 EROS_VERSION),
+					  errhint("See eros.status.")));
+	parked = !matches;
+	return parked;
+}
+
 /* Gives back slots that a scheduler before this one kept for workers that never came. */
 static void
 release_stale_slots(void)
@@ -317,6 +342,8 @@ static void
 initialize(void)
 {
 	release_stale_slots();
+	eros_crash_recover();
+	eros_snapshot_restore();
 	eros_process_begin();
 	eros_config_reload();
 	eros_queue_recount();
@@ -362,6 +389,9 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 		accounts_closed = now;
 		eros_process_begin();
 		eros_cache_close_accounts();
+		eros_process_commit();
+		eros_process_begin();
+		eros_snapshot_refresh(eros_now());
 		eros_process_commit();
 	}
 	/* a call drops one partition at most: the lock for that is not kept for more */
@@ -494,6 +524,25 @@ tidy_up_config(void)
 	eros_process_commit();
 }
 
+/*
+ * Sees to a clock that was set back since the last round: what was to be done
+ * at a time that is now in the future is looked at, or done, at once.
+ */
+static void
+follow_clock(TimestampTz now)
+{
+	static TimestampTz last = DT_NOBEGIN;
+
+	if (now < last)
+	{
+		eros_process_begin();
+		eros_queue_set_back(now);
+		eros_sweep_set_back(sweep, now);
+		eros_process_commit();
+	}
+	last = now;
+}
+
 /* One round; returns how long to sleep, in ms, and at least to. */
 static long
 run_round(long *at_least_ms)
@@ -509,6 +558,7 @@ run_round(long *at_least_ms)
 	eros_process_begin();
 	eros_config_reload();
 	eros_process_commit();
+	follow_clock(now);
 	if (pg_atomic_read_u64(&db->config_generation) != generation)
 	{
 		generation = pg_atomic_read_u64(&db->config_generation);
@@ -620,6 +670,11 @@ eros_scheduler_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (!eros_enabled)
 			exit_if_dropped();
+		else if (is_parked())
+		{
+			exit_if_dropped();
+			sleep_ms = PARKED_MS;
+		}
 		else
 		{
 			if (!initialized)

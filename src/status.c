@@ -76,6 +76,7 @@ eros_database_info(PG_FUNCTION_ARGS)
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	eros_check_row(desc, lengthof(row));
 	db = eros_my_database();
 	if (db == NULL)
 		db = &none;
@@ -122,10 +123,15 @@ Datum
 eros_phase_info(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	ErosConfig *config = eros_config();
-	ErosDatabase *db = eros_my_database();
+	ErosConfig *config;
+	ErosDatabase *db;
 
+	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	if (!eros_version_matches())
+		return (Datum) 0; /* eros.status tells why */
+	config = eros_config();
+	db = eros_my_database();
 	for (int p = 0; db != NULL && p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
@@ -151,9 +157,13 @@ Datum
 eros_handler_info(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	ErosConfig *config = eros_config();
+	ErosConfig *config;
 
+	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	if (!eros_version_matches())
+		return (Datum) 0; /* eros.status tells why */
+	config = eros_config();
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		ErosHandlerStats *stats = config->handlers[h].stats;
@@ -193,6 +203,7 @@ eros_worker_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 13);
 	for (int i = 0; i < eros_max_workers; i++)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
@@ -277,6 +288,7 @@ eros_halt_info(PG_FUNCTION_ARGS)
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	eros_check_row(desc, lengthof(row));
 	db = eros_my_database();
 	if (db != NULL)
 	{

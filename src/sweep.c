@@ -131,6 +131,23 @@ eros_sweep_config_changed(ErosSweep *sweep)
 	sweep->refresh_due = DT_NOBEGIN;
 }
 
+/*
+ * Has users of the table who were seen later than now be seen now, after the
+ * clock was set back, and everything looked at again.  Those of the map stay
+ * active until the clock has come where it was, or until their next touch.
+ */
+void
+eros_sweep_set_back(ErosSweep *sweep, TimestampTz now)
+{
+	Oid argtypes[] = {TIMESTAMPTZOID};
+	Datum values[] = {TimestampTzGetDatum(now)};
+
+	SPI_execute_with_args("UPDATE eros.activity SET last_seen = $1"
+						  " WHERE phase = ANY ('{0,1,2,3,4,5,6,7,8}') AND last_seen > $1",
+						  1, argtypes, values, NULL, false, 0);
+	eros_sweep_restart(sweep);
+}
+
 /* The time between two sweeps: a twentieth of the first threshold, bounded by the setting. */
 int64
 eros_sweep_interval_us(void)
@@ -746,6 +763,47 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * Makes users idle again, or active, as of when they were last seen; whoever
+ * has been seen since is left alone.  Returns how many.  The counts are up to
+ * eros_sweep_recount().
+ */
+int64
+eros_sweep_restore(const ErosIdleUser *users, int nusers, TimestampTz now)
+{
+	Oid argtypes[] = {UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT2ARRAYOID};
+	Datum values[3];
+	ErosConfig *config = eros_config();
+	ErosIdleUser *idle = palloc(sizeof(ErosIdleUser) * Max(nusers, 1));
+	int16 *phases = palloc(sizeof(int16) * Max(nusers, 1));
+	int64 restored = 0;
+	int n = 0;
+
+	for (int i = 0; i < nusers; i++)
+	{
+		int to = phase_index(config, users[i].last_seen, now);
+
+		if (eros_tracker_is_active(MyDatabaseId, &users[i].key))
+			continue;
+		if (to < 0 && eros_tracker_restore(MyDatabaseId, &users[i].key, users[i].last_seen))
+		{
+			restored++;
+			continue;
+		}
+		phases[n] = to < 0 ? 0 : config->phases[to].phase;
+		idle[n++] = users[i];
+	}
+	if (n == 0)
+		return restored;
+	user_arrays(idle, phases, n, values);
+	SPI_execute_with_args("INSERT INTO eros.activity (user_id, last_seen, phase)"
+						  " SELECT n.user_id, n.last_seen, n.phase"
+						  " FROM unnest($1, $2, $3) AS n (user_id, last_seen, phase)"
+						  " ON CONFLICT (user_id) DO NOTHING",
+						  3, argtypes, values, NULL, false, 0);
+	return restored + (int64) SPI_processed;
 }
 
 /* Counts the users of all phases anew, when the scheduler starts. */

@@ -399,14 +399,15 @@ is_crowded(TrackerPartition *part)
 }
 
 /*
- * Makes a user active; returns false when there is no room for him.
+ * Makes a user active; returns false when there is no room for him.  Whoever is
+ * there already is stamped, unless only the absent are meant.
  *
  * *returned tells whether he was not active before, so that somebody may be at
  * work on him; *crowded whether room should be made.
  */
-bool
-eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
-				   bool *inserted, bool *crowded)
+static bool
+enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool only_absent, bool *returned,
+	  bool *inserted, bool *crowded)
 {
 	uint64 hash = hash_key(dboid, key);
 	int partition = partition_of(hash);
@@ -427,7 +428,7 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 		slot = probe(slots, part->slot_bits, hash, dboid, key);
 		if (slot != NULL)
 		{
-			*returned = stamp(part, slot, last_seen);
+			*returned = !only_absent && stamp(part, slot, last_seen);
 			break;
 		}
 		nslots = (uint32) 1 << part->slot_bits;
@@ -465,6 +466,25 @@ eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *r
 	if (spare)
 		pfree(spare);
 	return room;
+}
+
+/* Makes a user active, as of now or of a time before; see above. */
+bool
+eros_tracker_enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool *returned,
+				   bool *inserted, bool *crowded)
+{
+	return enter(dboid, key, last_seen, false, returned, inserted, crowded);
+}
+
+/* Makes a user active as of a time before, unless he is there; false when there is no room. */
+bool
+eros_tracker_restore(Oid dboid, const ErosKey *key, TimestampTz last_seen)
+{
+	bool returned;
+	bool inserted;
+	bool crowded;
+
+	return enter(dboid, key, last_seen, true, &returned, &inserted, &crowded);
 }
 
 /* Tells whether a user is active: in the map, and not being swept. */
@@ -562,6 +582,43 @@ eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan)
 		}
 	}
 	LWLockRelease(&part->lock);
+}
+
+/*
+ * Copies the users of a partition who were seen after one time and up to
+ * another, as many as there is room for; returns how many there are.
+ */
+int
+eros_tracker_seen(Oid dboid, int partition, TimestampTz after, TimestampTz upto,
+				  ErosIdleUser *users, int max)
+{
+	TrackerPartition *part = &partitions[partition].p;
+	TrackerSlot *slots = slots_of(partition);
+	int n = 0;
+
+	if (part->used == 0)
+		return 0;
+	LWLockAcquire(&part->lock, LW_SHARED);
+	for (uint32 i = 0; i < (uint32) 1 << part->slot_bits; i++)
+	{
+		TimestampTz last_seen;
+
+		if (pg_atomic_read_u32(&slots[i].state) == 0)
+			continue;
+		pg_read_barrier();
+		last_seen = (TimestampTz) pg_atomic_read_u64(&slots[i].last_seen);
+		if (slots[i].dboid != dboid || last_seen <= after || last_seen > upto)
+			continue;
+		if (n < max)
+		{
+			users[n].key = slots[i].key;
+			users[n].last_seen = last_seen;
+			users[n].returned = false;
+		}
+		n++;
+	}
+	LWLockRelease(&part->lock);
+	return n;
 }
 
 /*

@@ -116,6 +116,7 @@ worker_exit(int code, Datum arg)
 	if (code != 0 && pg_atomic_read_u32(&worker->handler_id) != 0)
 		suspend_handler((int32) pg_atomic_read_u32(&worker->handler_id));
 	eros_halt_withdraw(worker);
+	eros_crash_unmark();
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	worker->dboid = InvalidOid;
 	worker->pid = 0;
@@ -328,6 +329,7 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 	if (claim->njobs > 0)
 	{
 		*stage = STAGE_CHECK;
+		eros_crash_mark(handler, claim->keys, claim->njobs);
 		eros_handler_check_callable(handler);
 		if (handler->has_error)
 		{
@@ -351,6 +353,38 @@ attempt_batch(ErosHandler *handler, const Piece *piece, int limit, ErosClaim *cl
 	}
 	eros_halt_before_commit(worker);
 	return claimed;
+}
+
+/* Counts users who were called alone, after a crash of the server in a call. */
+static void
+count_alone(const ErosHandler *handler, int users)
+{
+	uint32 left = pg_atomic_read_u32(&handler->stats->alone);
+
+	while (left > 0 && !pg_atomic_compare_exchange_u32(&handler->stats->alone, &left,
+													   left - Min(left, (uint32) users)))
+		;
+}
+
+/* Counts a batch, and the users that it has done; none when it failed. */
+static void
+count_batch(const ErosHandler *handler, int phase, int users, uint64 cpu_ns)
+{
+	ErosDatabase *db = eros_my_database();
+
+	if (users > 0)
+	{
+		eros_governor_learn(handler, users, cpu_ns);
+		pg_atomic_write_u32(&handler->stats->kills, 0);
+		pg_atomic_fetch_add_u64(&handler->stats->users_done, users);
+		pg_atomic_fetch_add_u64(&worker->users_done, users);
+		if (db != NULL)
+			pg_atomic_fetch_add_u64(&db->phases[phase].users_done, users);
+	}
+	pg_atomic_fetch_add_u64(&handler->stats->batches, 1);
+	pg_atomic_fetch_add_u64(&worker->batches, 1);
+	if (db != NULL)
+		pg_atomic_fetch_add_u64(&db->phases[phase].batches, 1);
 }
 
 /*
@@ -404,6 +438,8 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	MemoryContextSwitchTo(batch_context);
 	pg_atomic_write_u64(&worker->snapshot_start, 0);
 
+	eros_crash_unmark();
+
 	/* locks of the session are the handler's, and would stay */
 	LockReleaseSession(USER_LOCKMETHOD);
 
@@ -415,26 +451,10 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	}
 	else if (claimed > 0 && piece == NULL)
 		eros_queue_note_done(handler, &claim);
-	if (error == NULL && claim.njobs > 0)
-	{
-		ErosDatabase *db = eros_my_database();
-
-		eros_governor_learn(handler, claim.njobs, cpu_ns);
-		pg_atomic_write_u32(&handler->stats->kills, 0);
-		pg_atomic_fetch_add_u64(&handler->stats->users_done, claim.njobs);
-		pg_atomic_fetch_add_u64(&worker->users_done, claim.njobs);
-		if (db != NULL)
-			pg_atomic_fetch_add_u64(&db->phases[phase->phase].users_done, claim.njobs);
-	}
+	if (!halted)
+		count_alone(handler, Max(claimed, claim.njobs));
 	if (error != NULL || claim.njobs > 0)
-	{
-		ErosDatabase *db = eros_my_database();
-
-		pg_atomic_fetch_add_u64(&handler->stats->batches, 1);
-		pg_atomic_fetch_add_u64(&worker->batches, 1);
-		if (db != NULL)
-			pg_atomic_fetch_add_u64(&db->phases[phase->phase].batches, 1);
-	}
+		count_batch(handler, phase->phase, error == NULL ? claim.njobs : 0, cpu_ns);
 	pg_atomic_fetch_add_u64(&handler->stats->cpu_used_ns, eros_process_cpu_ns() - cpu_start);
 	pg_atomic_fetch_add_u64(&handler->stats->wal_bytes, pgWalUsage.wal_bytes - wal_start);
 	eros_governor_charge(worker, phase);
@@ -444,7 +464,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	return error != NULL || claimed > 0;
 }
 
-/* Reads the configuration; false when the extension is gone. */
+/* Reads the configuration; false when the extension is gone, or of another version. */
 static bool
 refresh_config(void)
 {
@@ -452,7 +472,7 @@ refresh_config(void)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	there = OidIsValid(get_extension_oid("eros", true));
+	there = OidIsValid(get_extension_oid("eros", true)) && eros_version_matches();
 	if (there)
 	{
 		int nold = eros_config()->nphases;
@@ -609,6 +629,7 @@ take_slot(Datum arg)
 	eros_halt_install(worker);
 	eros_pace_install(worker);
 	eros_process_init(dboid, "eros worker");
+	eros_crash_install((int) (worker - eros_workers_array));
 	eros_config_by_hand();
 	if (eros_nice > 0)
 		(void) setpriority(PRIO_PROCESS, 0, eros_nice);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
 #include <time.h>
 
 #include "fmgr.h"
@@ -14,6 +15,7 @@
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(eros_test_burn);
+PG_FUNCTION_INFO_V1(eros_test_crash);
 
 /* The CPU time of this process in ms. */
 static double
@@ -33,5 +35,13 @@ eros_test_burn(PG_FUNCTION_ARGS)
 
 	while (cpu_ms() < until)
 		;
+	PG_RETURN_VOID();
+}
+
+/* crash() returns void: what a bug in C code does to the server */
+Datum
+eros_test_crash(PG_FUNCTION_ARGS)
+{
+	raise(SIGSEGV);
 	PG_RETURN_VOID();
 }
