@@ -40,7 +40,7 @@ my $scripts = "$copy$dir{sharedir}/extension";
 my $version = slurp_file("$scripts/eros.control") =~ /default_version = '(.*)'/ ? $1 : die 'no version';
 append_to_file("$scripts/eros--$version--99.0.sql",
 	"CREATE FUNCTION eros.of_next_version() RETURNS integer LANGUAGE sql AS 'SELECT 99';\n"
-	  . "CREATE FUNCTION eros.halt_of_next_version(OUT a bigint, OUT b float8, OUT c float8, OUT d float8, OUT e bigint, OUT f bigint) RETURNS record AS 'MODULE_PATHNAME', 'eros_halt_info' LANGUAGE C;\n"
+	  . "CREATE FUNCTION eros.halt_of_next_version(OUT a bigint, OUT b float8, OUT c float8, OUT d float8, OUT e bigint, OUT f bigint, OUT g text, OUT h text, OUT i text) RETURNS record AS 'MODULE_PATHNAME', 'eros_halt_info' LANGUAGE C;\n"
 	  . "SELECT eros.announce();\n");
 append_to_file("$scripts/eros--$version--99.1.sql",
 	"CREATE FUNCTION eros.symbol_of_next_version() RETURNS void AS 'MODULE_PATHNAME', 'eros_symbol_of_next_version' LANGUAGE C;\n");
