@@ -203,7 +203,7 @@ eros_worker_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
-	eros_check_row(rsinfo->setDesc, 13);
+	eros_check_row(rsinfo->setDesc, 14);
 	for (int i = 0; i < eros_max_workers; i++)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
