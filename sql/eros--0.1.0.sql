@@ -465,6 +465,9 @@ CREATE FUNCTION eros.drop_partition(partition regclass, bucket smallint, upper t
 	RETURNS boolean
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
+	IF NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = partition AND i.inhparent = 'eros.cache'::regclass) THEN
+		RETURN false;
+	END IF;
 	-- who reads the cache keeps the partition a while longer; nobody waits for us
 	LOCK TABLE eros.cache IN ACCESS EXCLUSIVE MODE;
 	PERFORM eros.account_cache_bytes(partition, -bytes);
@@ -1313,7 +1316,11 @@ DECLARE
 	step double precision;
 	seconds double precision := 0;
 BEGIN
-	LOOP
+	IF cardinality(work) > 8 THEN
+		RAISE EXCEPTION 'there are at most 8 phases' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	-- each step ends the work of a phase, but for rounding; values that are none end here, too
+	FOR n IN 1..32 LOOP
 		left_of_core := 1;
 		total := 0;
 		step := NULL;
@@ -2203,6 +2210,9 @@ CREATE FUNCTION eros.change_rights(role regrole, functions name[], granted boole
 DECLARE
 	f regprocedure;
 BEGIN
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
+		RAISE EXCEPTION 'role % does not exist', role USING ERRCODE = 'undefined_object';
+	END IF;
 	FOR f IN
 		SELECT d.objid FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 		WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
@@ -2223,8 +2233,8 @@ COMMENT ON FUNCTION eros.change_rights(regrole, name[], boolean) IS
 CREATE FUNCTION eros.grant_application(role regrole) RETURNS void
 	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	EXECUTE format('GRANT USAGE ON SCHEMA eros TO %s', role);
 	PERFORM eros.change_rights(role, '{eros_touch,get,get_many}', true);
+	EXECUTE format('GRANT USAGE ON SCHEMA eros TO %s', role);
 END $$;
 COMMENT ON FUNCTION eros.grant_application(regrole) IS
 	'grants what an application needs: eros_touch(), eros.get() and eros.get_many()';
