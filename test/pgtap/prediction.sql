@@ -1,0 +1,81 @@
+-- What it would cost, what it did cost, whether it was worth it, and the checklist.
+\ir include/begin.sql
+SELECT plan(38);
+SELECT eros.freeze_clock() AS t \gset
+CREATE FUNCTION t.half(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
+  $$ SELECT u, to_jsonb(repeat('x', 100)) FROM unnest(user_ids) AS u $$;
+
+-- the formulas
+UPDATE eros.phase SET cpu_percent = CASE phase WHEN 1 THEN 5 WHEN 2 THEN 15 ELSE 95 END;
+SELECT results_eq('SELECT phase::integer, round(cores::numeric, 4) FROM eros.cpu_formula(1)',
+  'VALUES (1, 0.05), (2, 0.15), (3, 0.8)', 'a worker gives each phase its share of a core, and has one');
+SELECT is((SELECT round(sum(cores)::numeric, 4) FROM eros.cpu_formula(1000)), round((0.95 * eros.cpu_cores())::numeric, 4),
+  'all workers together stay below the hard cap');
+SELECT is(eros.memory_formula(1000, 2000), 1000 * 1024 + 2000 * 51200::double precision, 'memory as it was conceived');
+SELECT is(eros.tracker_formula(0), 256 * (128 + 32 * 32)::double precision, 'the least memory of the tracker');
+SELECT is(eros.drain_formula('{10,0,0}', '{0.05,0.15,0.95}', 1, 2), 200::double precision, 'ten seconds of CPU at 5 percent');
+SELECT is(eros.drain_formula('{10,0,0}', '{0.05,0.15,0.95}', 4, 2), 50::double precision, 'four workers are four times as fast');
+SELECT is(eros.drain_formula('{10,0,0}', '{0.5,0.15,0.95}', 4, 1), 10::double precision, 'up to the hard cap');
+-- phase 1 has its half for 10 s, phase 2 the other half, and then what it may take
+SELECT is(eros.drain_formula('{5,14}', '{0.5,0.9}', 1, 2), 20::double precision, 'lower phases first, in one core');
+SELECT is(eros.drain_formula('{1}', '{0}', 1, 2), 'infinity'::double precision, 'no share: never');
+SELECT is(eros.drain_formula('{1}', '{0.5}', 0, 2), 'infinity'::double precision, 'no worker: never');
+
+-- nothing has run here yet: guesses
+CREATE FUNCTION t.predicted(q text, users bigint DEFAULT 100000, p integer DEFAULT NULL, h text DEFAULT NULL) RETURNS numeric LANGUAGE sql AS
+  $$ SELECT round(value::numeric, 4) FROM eros.predict(users, idles_per_day => 2, active_users => 1000, cost_ms => 10, result_bytes => 1000)
+     WHERE quantity = q AND phase IS NOT DISTINCT FROM p AND handler IS NOT DISTINCT FROM h $$;
+SELECT is(t.predicted('idle users'), 99000.0000, 'who is not active is idle');
+SELECT is(t.predicted('transitions', p => 1), round(100000 * 2 / 86400.0, 4), 'crossings a second');
+SELECT is(t.predicted('cpu'), round(3 * 100000 * 2 / 86400.0 * 0.01, 4), 'an imaginary handler in each phase');
+SELECT is(t.predicted('eros.cache'), 3 * 99000 * 1112.0000, 'and its results');
+-- 990 CPU seconds in each phase: phase 1 has 5 percent of a core
+SELECT is(t.predicted('time until all idle are done'), round(990 / 0.05, 4), 'and when all are done');
+SELECT is(t.predicted('workers to be done in time'), 1.0000, 'one worker is enough for eight hours');
+SELECT is((SELECT value FROM eros.predict(100000000, active_users => 0) WHERE quantity = 'workers to be done in time'), NULL,
+  'no number of workers is, for a hundred million users');
+SELECT is((SELECT count(*) FROM eros.predict(1000) WHERE basis ~ '(^|, )measured'), 0::bigint, 'nothing is called measured');
+SELECT is((SELECT count(*) FROM eros.predict(0) WHERE value < 0 OR value = 'NaN'), 0::bigint, 'no users, no costs');
+SELECT is((SELECT state FROM eros.checklist() WHERE topic = 'halt response'), 'to do', 'a halt that was not measured is not assumed');
+SELECT results_eq('SELECT item, level FROM eros.checklist()',
+  $$VALUES (1, '1K'), (2, '1K'), (3, '1K'), (4, '1K'), (5, '10K'), (6, '10K'), (7, '10K'), (8, '10K'), (9, '100K'), (10, '100K'),
+    (11, '100K'), (12, '1M'), (13, '1M')$$, 'the checklist');
+SELECT is((SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM eros.checklist() WHERE level = '1M'), 'does not apply',
+  'a million users are not an issue yet');
+SELECT ok((SELECT bool_and(state IN ('ok', 'attention', 'to do', 'does not apply') AND measured <> '' AND threshold <> ''
+  AND (state = 'ok') = (advice = '')) FROM eros.checklist()), 'each row says what was measured, what should be, and what to do');
+
+-- something runs
+SELECT eros.add_handler('half', 't.half', 1, ttl => '1 hour') AS t \gset
+UPDATE eros.phase SET cpu_percent = 95;
+SELECT count(eros_touch(g)) AS t FROM generate_series(1, 1000) g \gset
+SELECT eros.advance_clock('11 minutes') AS t \gset
+CALL eventually('SELECT users_done FROM eros.status_handler', '1000', 'a thousand users are done');
+SELECT count(eros.get('half', g)) AS t FROM generate_series(1, 200) g \gset
+SELECT is((SELECT error_percent FROM eros.status_prediction WHERE quantity = 'jobs'), 0::double precision, 'one job for each crossing');
+SELECT is((SELECT error_percent FROM eros.status_prediction WHERE quantity = 'eros.cache'), 0::double precision, 'and the bytes of their results');
+SELECT ok((SELECT abs(error_percent) <= 15 FROM eros.status_prediction WHERE quantity = 'wal of batches'), 'the WAL is as predicted');
+SELECT diag(row(p.*)::text) FROM eros.status_prediction p WHERE quantity = 'wal of batches';
+SELECT is((SELECT count(*) FROM eros.predict(2000) WHERE handler = 'half' AND basis LIKE '%measured%'), 3::bigint, 'what ran is what predictions go by');
+SELECT is((SELECT round(value) FROM eros.predict(2000, active_users => 0) WHERE quantity = 'eros.cache' AND handler IS NULL),
+  (SELECT 2.0 * cache_bytes FROM eros.status)::double precision, 'twice the users, twice the cache');
+SELECT is((SELECT state FROM eros.checklist() WHERE topic = 'cache in place, hit rate and size'), 'ok', 'the cache is in place');
+SELECT ok((SELECT measured > 0 AND p50_ms <= p99_ms AND p99_ms <= max_ms FROM eros.status_latency WHERE operation = 'claim'),
+  'claims are measured');
+
+-- half of them come back before phase 2; the results expire, 200 have been read
+SELECT is((SELECT suggestion FROM eros.status_worth), 'too early to tell: fewer than 100 results have expired', 'too early');
+SELECT count(eros_touch(g)) AS t FROM generate_series(1, 500) g \gset
+SELECT eros.advance_clock('20 minutes') AS t \gset
+CALL eventually('SELECT transitions FROM eros.status_phase WHERE phase = 2', '500', 'half of them reach phase 2');
+SELECT eros.disable_handler('half');
+DELETE FROM eros.activity;
+SELECT eros.advance_clock('4 hours') AS t \gset
+CALL eventually('SELECT results_read + results_unread >= 1000 FROM eros.status_worth', 'true', 'their results have expired');
+SELECT ok((SELECT results_read BETWEEN 180 AND 220 FROM eros.status_worth), 'some of them were read');
+SELECT ok((SELECT abs(cpu_unread_ms / (cpu_read_ms + cpu_unread_ms) * 100 - unread_percent) < 0.1 AND unread_percent > 75 FROM eros.status_worth),
+  'the CPU is divided accordingly');
+SELECT matches((SELECT suggestion FROM eros.status_worth), '^move it to phase 2: [3-7][0-9] % of the users come back before that, which saves [0-9.]+ s of CPU$',
+  'a later phase would save some');
+SELECT ok((SELECT bool_and(predicted >= 0) FROM eros.status_prediction), 'no prediction is negative');
+\ir include/end.sql
