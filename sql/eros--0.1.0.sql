@@ -888,17 +888,17 @@ CREATE TYPE eros.sample_of_handler AS (
 	jobs_refreshing bigint, stored_bytes bigint, wal_bytes bigint, crossings bigint, backfilled bigint);
 COMMENT ON TYPE eros.sample_of_handler IS 'internal: what eros.history_ring has of a handler; see eros.history_handler';
 
-CREATE FUNCTION eros.sample_server() RETURNS SETOF eros.sample_of_server
+CREATE FUNCTION eros.sample_server(as_of timestamptz) RETURNS SETOF eros.sample_of_server
 	AS 'MODULE_PATHNAME', 'eros_sample_server' LANGUAGE C VOLATILE ROWS 1;
-COMMENT ON FUNCTION eros.sample_server() IS 'internal: the database, with what was counted since the last sample';
+COMMENT ON FUNCTION eros.sample_server(timestamptz) IS 'internal: the database, with what was counted since a sample, one of the last two: sampled_at of the newest that the caller sees';
 
-CREATE FUNCTION eros.sample_phases() RETURNS SETOF eros.sample_of_phase
+CREATE FUNCTION eros.sample_phases(as_of timestamptz) RETURNS SETOF eros.sample_of_phase
 	AS 'MODULE_PATHNAME', 'eros_sample_phases' LANGUAGE C VOLATILE ROWS 3;
-COMMENT ON FUNCTION eros.sample_phases() IS 'internal: the phases, with what was counted since the last sample';
+COMMENT ON FUNCTION eros.sample_phases(timestamptz) IS 'internal: the phases, with what was counted since a sample, one of the last two: sampled_at of the newest that the caller sees';
 
-CREATE FUNCTION eros.sample_handlers() RETURNS SETOF eros.sample_of_handler
+CREATE FUNCTION eros.sample_handlers(as_of timestamptz) RETURNS SETOF eros.sample_of_handler
 	AS 'MODULE_PATHNAME', 'eros_sample_handlers' LANGUAGE C VOLATILE ROWS 10;
-COMMENT ON FUNCTION eros.sample_handlers() IS 'internal: the handlers, with what was counted since the last sample';
+COMMENT ON FUNCTION eros.sample_handlers(timestamptz) IS 'internal: the handlers, with what was counted since a sample, one of the last two: sampled_at of the newest that the caller sees';
 
 CREATE TABLE eros.history_ring (
 	span_s smallint NOT NULL CHECK (span_s IN (60, 3600)),
@@ -926,7 +926,7 @@ CREATE FUNCTION eros.sum_up_history() RETURNS void
 		SELECT r.*, to_timestamp(ceil(extract(epoch FROM r.sampled_at) / 3600) * 3600) AS hour
 		FROM eros.history_ring r
 		WHERE r.span_s = 60
-		  AND r.sampled_at > eros.now() - interval '1 day' AND r.sampled_at <= eros.now()
+		  AND r.sampled_at > eros.now() - interval '30 days' AND r.sampled_at <= eros.now()
 	), hour AS (
 		SELECT m.hour, min(m.counted_since) AS counted_since,
 			   ROW(avg((m.server).active_users), avg((m.server).idle_users), avg((m.server).cache_bytes),
@@ -1176,7 +1176,7 @@ CREATE VIEW eros.learned_handler AS
 		   sum(s.results_unread)::bigint AS results_unread
 	FROM (SELECT (unnest(w.handlers)).* FROM eros.history_whole w
 		  UNION ALL
-		  SELECT * FROM eros.sample_handlers()) s
+		  SELECT * FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_ring r WHERE r.span_s = 60))) s
 	GROUP BY 1;
 COMMENT ON VIEW eros.learned_handler IS 'internal: what was counted of each handler in the last 30 days';
 COMMENT ON COLUMN eros.learned_handler.handler_id IS 'its number';
@@ -1198,7 +1198,7 @@ CREATE VIEW eros.learned_phase AS
 		   sum(s.cpu_used_ms) AS cpu_used_ms
 	FROM (SELECT (unnest(w.phases)).* FROM eros.history_whole w
 		  UNION ALL
-		  SELECT * FROM eros.sample_phases()) s
+		  SELECT * FROM eros.sample_phases((SELECT max(r.sampled_at) FROM eros.history_ring r WHERE r.span_s = 60))) s
 	GROUP BY 1;
 COMMENT ON VIEW eros.learned_phase IS 'internal: what was counted of each phase in the last 30 days';
 COMMENT ON COLUMN eros.learned_phase.phase IS 'number of the phase';
@@ -1363,13 +1363,13 @@ COMMENT ON FUNCTION eros.job_wal_bytes() IS
 
 CREATE FUNCTION eros.result_wal_bytes(result_bytes double precision) RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT result_bytes + 347';
+	AS 'SELECT result_bytes + 359';
 COMMENT ON FUNCTION eros.result_wal_bytes(double precision) IS
 	'WAL for a job that is done, in bytes, without full page images: the job locked and deleted, the stored result with its index entries';
 
 CREATE FUNCTION eros.batch_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT 490.0::double precision';
+	AS 'SELECT 240.0::double precision';
 COMMENT ON FUNCTION eros.batch_wal_bytes() IS
 	'WAL for a batch besides that of its jobs, in bytes, without full page images: the commit, and what each page touched costs once';
 
@@ -2286,7 +2286,7 @@ GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info
 	eros.memory_formula(bigint, bigint, double precision, double precision), eros.tracker_formula(bigint),
 	eros.drain_formula(double precision[], double precision[], integer, double precision),
 	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval),
-	eros.sample_handlers(), eros.sample_phases(), eros.sample_server() TO pg_monitor;
+	eros.sample_handlers(timestamptz), eros.sample_phases(timestamptz), eros.sample_server(timestamptz) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
 	eros.worker_info(), eros.halt_info(), eros.error_info(), eros.library_version(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
 

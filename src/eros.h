@@ -166,11 +166,11 @@ typedef struct ErosPhaseCounters
 	pg_atomic_uint64 transitions; /* crossings into this phase */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 users_done;
-	pg_atomic_uint64 cpu_granted_ns;	   /* the share of the time with work to do */
-	pg_atomic_uint64 cpu_used_ns;		   /* by batches of this phase */
-	pg_atomic_uint64 cpu_yielded_ns;	   /* the part of the share that contention took */
-	pg_atomic_uint64 throttled_ns;		   /* pauses that paid for it */
-	uint64 sampled[EROS_SAMPLED_OF_PHASE]; /* the scheduler's own: as last sampled */
+	pg_atomic_uint64 cpu_granted_ns;		  /* the share of the time with work to do */
+	pg_atomic_uint64 cpu_used_ns;			  /* by batches of this phase */
+	pg_atomic_uint64 cpu_yielded_ns;		  /* the part of the share that contention took */
+	pg_atomic_uint64 throttled_ns;			  /* pauses that paid for it */
+	uint64 sampled[2][EROS_SAMPLED_OF_PHASE]; /* as of the last two samples */
 } ErosPhaseCounters;
 
 typedef struct ErosPartitionBytes
@@ -215,9 +215,11 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 gave_way;		/* batches halted for somebody who waited for a lock */
 	ErosHaltHistogram halt_latency; /* of halts by returning users */
 
-	/* the scheduler's own, for the history: when it sampled last, and what */
-	pg_atomic_uint64 sampled_at; /* TimestampTz; 0: not since the server's start */
-	uint64 sampled[EROS_SAMPLED_OF_DATABASE];
+	/* for the history, written by the scheduler: when it sampled last, and what; see history.c */
+	pg_atomic_uint64 sampled_at;	 /* TimestampTz; 0: not since the server's start */
+	pg_atomic_uint32 latest_sample;	 /* which of the two below is the newest that is committed */
+	pg_atomic_uint64 sample_name[2]; /* sampled_at of its row */
+	uint64 sampled[2][EROS_SAMPLED_OF_DATABASE];
 
 	pg_atomic_uint64 scraped_at; /* TimestampTz: somebody collected the metrics */
 	pg_atomic_uint64 scheduler_wal_bytes;
@@ -336,7 +338,7 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 stored_bytes; /* of results, in the cache */
 	pg_atomic_uint64 wal_bytes;	   /* written by its batches */
 	pg_atomic_uint64 next_due;	   /* TimestampTz of its first job, as the scheduler saw it */
-	uint64 sampled[EROS_SAMPLED_OF_HANDLER]; /* the scheduler's own: as last sampled */
+	uint64 sampled[2][EROS_SAMPLED_OF_HANDLER]; /* as of the last two samples */
 	ErosReadWindow windows[EROS_READ_WINDOWS];
 } ErosHandlerStats;
 

@@ -7,9 +7,15 @@
  * there are minutes in a day and hours in thirty days: the row of a minute is
  * overwritten a day later.  A sample has what was counted since the one before
  * and what the gauges show; the last values of the counters are kept in shared
- * memory next to them ("sampled"), where nobody but the scheduler looks.  So
- * both begin at zero together when the server starts, and nothing that is
- * counted goes backwards.
+ * memory next to them ("sampled").  So both begin at zero together when the
+ * server starts, and nothing that is counted goes backwards.
+ *
+ * What has been counted since the last sample can be read by anybody, and added
+ * to the history that he sees, without a gap and without counting anything
+ * twice: the values of the last two samples are kept, and he names the one that
+ * is the newest to his snapshot.  Only the scheduler writes them: first those of
+ * the new sample in the place of the older one, then the row, and when that is
+ * committed, it says which one is the latest.
  *
  * Nothing is written, and the scheduler is not woken for it, while nothing has
  * changed.  Each sample says since when it has counted, so that a reader can
@@ -187,12 +193,27 @@ has_changed(const SampledList *list, const uint64 *sampled)
 	return false;
 }
 
+/* Tells whether this process is the scheduler that is taking a sample. */
+static bool sampling = false;
+
+/* The sample from which to count: the one that the caller names, or the latest. */
+static int
+sample_to_count_from(FunctionCallInfo fcinfo, ErosDatabase *db)
+{
+	int latest = (int) pg_atomic_read_u32(&db->latest_sample);
+
+	if (sampling || PG_ARGISNULL(0) ||
+		pg_atomic_read_u64(&db->sample_name[1 - latest]) != (uint64) PG_GETARG_TIMESTAMPTZ(0))
+		return latest;
+	return 1 - latest;
+}
+
 /*
  * Makes the columns of a sample: of counters what has come since the last one.
- * With keep, what was read is what the next one counts from.
+ * While a sample is taken, what was read is kept for the next one to count from.
  */
 static void
-make_columns(const SampledList *list, uint64 *sampled, bool keep, Datum *row)
+make_columns(const SampledList *list, const uint64 *sampled, uint64 *keep, Datum *row)
 {
 	for (int i = 0; i < list->n; i++)
 	{
@@ -206,15 +227,12 @@ make_columns(const SampledList *list, uint64 *sampled, bool keep, Datum *row)
 			row[i] = Float8GetDatum(since / NS_PER_MS);
 		else
 			row[i] = Int64GetDatum((int64) since);
-		if (keep)
-			sampled[i] = value;
+		if (sampling)
+			keep[i] = value;
 	}
 }
 
-/* Tells whether this process is the scheduler that is taking a sample. */
-static bool sampling = false;
-
-/* sample_server() returns setof eros.sample_of_server: one row */
+/* sample_server(as_of) returns setof eros.sample_of_server: one row */
 Datum
 eros_sample_server(PG_FUNCTION_ARGS)
 {
@@ -223,25 +241,28 @@ eros_sample_server(PG_FUNCTION_ARGS)
 	SampledList list;
 	Datum row[EROS_SAMPLED_OF_DATABASE];
 	bool nulls[EROS_SAMPLED_OF_DATABASE] = {false};
+	int from;
 
 	eros_check_loaded();
 	db = eros_my_database();
 	InitMaterializedSRF(fcinfo, 0);
 	if (db == NULL)
 		return (Datum) 0;
+	from = sample_to_count_from(fcinfo, db);
 	read_server(db, &list);
-	make_columns(&list, db->sampled, sampling, row);
+	make_columns(&list, db->sampled[from], db->sampled[1 - from], row);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	return (Datum) 0;
 }
 
-/* sample_phases() returns setof eros.sample_of_phase */
+/* sample_phases(as_of) returns setof eros.sample_of_phase */
 Datum
 eros_sample_phases(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ErosConfig *config = eros_config();
 	ErosDatabase *db = eros_my_database();
+	int from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int p = 0; db != NULL && p < config->nphases; p++)
@@ -253,18 +274,20 @@ eros_sample_phases(PG_FUNCTION_ARGS)
 
 		row[0] = Int16GetDatum(config->phases[p].phase);
 		read_phase(phase, &list);
-		make_columns(&list, phase->sampled, sampling, row + 1);
+		make_columns(&list, phase->sampled[from], phase->sampled[1 - from], row + 1);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
 }
 
-/* sample_handlers() returns setof eros.sample_of_handler */
+/* sample_handlers(as_of) returns setof eros.sample_of_handler */
 Datum
 eros_sample_handlers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ErosConfig *config = eros_config();
+	ErosDatabase *db = eros_my_database();
+	int from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int h = 0; h < config->nhandlers; h++)
@@ -277,7 +300,8 @@ eros_sample_handlers(PG_FUNCTION_ARGS)
 		row[0] = Int32GetDatum(handler->handler_id);
 		row[1] = Int16GetDatum(handler->phase);
 		read_handler(handler->stats, &list);
-		make_columns(&list, handler->stats->sampled, sampling, row + 2);
+		make_columns(&list, handler->stats->sampled[from], handler->stats->sampled[1 - from],
+					 row + 2);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
@@ -288,37 +312,35 @@ static bool
 anything_changed(ErosDatabase *db, ErosConfig *config)
 {
 	SampledList list;
+	int latest = (int) pg_atomic_read_u32(&db->latest_sample);
 
 	read_server(db, &list);
-	if (has_changed(&list, db->sampled))
+	if (has_changed(&list, db->sampled[latest]))
 		return true;
 	for (int p = 0; p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
 
 		read_phase(phase, &list);
-		if (has_changed(&list, phase->sampled))
+		if (has_changed(&list, phase->sampled[latest]))
 			return true;
 	}
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		read_handler(config->handlers[h].stats, &list);
-		if (has_changed(&list, config->handlers[h].stats->sampled))
+		if (has_changed(&list, config->handlers[h].stats->sampled[latest]))
 			return true;
 	}
 	return false;
 }
 
-/*
- * Writes the sample of the minute that ends with this boundary.  What was read
- * counts as sampled at once: an error costs a minute of history, but nothing is
- * counted twice.
- */
+/* Writes the sample of the minute that ends with this boundary. */
 static void
-write_sample(ErosDatabase *db, TimestampTz boundary, TimestampTz now)
+write_sample(ErosDatabase *db, TimestampTz boundary)
 {
 	static SPIPlanPtr plan = NULL;
 	TimestampTz since = (TimestampTz) pg_atomic_read_u64(&db->sampled_at);
+	int latest = (int) pg_atomic_read_u32(&db->latest_sample);
 	Oid argtypes[] = {INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum values[] = {Int16GetDatum((boundary / USECS_PER_MINUTE) % (24 * 60)),
 					  TimestampTzGetDatum(boundary),
@@ -327,14 +349,15 @@ write_sample(ErosDatabase *db, TimestampTz boundary, TimestampTz now)
 	eros_plan(&plan,
 			  "INSERT INTO eros.history_ring AS r"
 			  " (span_s, slot, sampled_at, counted_since, server, phases, handlers)"
-			  " SELECT 60, $1, $2, $3, (SELECT s FROM eros.sample_server() s),"
-			  "	ARRAY(SELECT p FROM eros.sample_phases() p),"
-			  "	ARRAY(SELECT h FROM eros.sample_handlers() h)"
+			  " SELECT 60, $1, $2, $3, (SELECT s FROM eros.sample_server(NULL) s),"
+			  "	ARRAY(SELECT p FROM eros.sample_phases(NULL) p),"
+			  "	ARRAY(SELECT h FROM eros.sample_handlers(NULL) h)"
 			  " ON CONFLICT (span_s, slot) DO UPDATE SET sampled_at = EXCLUDED.sampled_at,"
 			  "	counted_since = EXCLUDED.counted_since, server = EXCLUDED.server,"
 			  "	phases = EXCLUDED.phases, handlers = EXCLUDED.handlers",
 			  3, argtypes);
-	pg_atomic_write_u64(&db->sampled_at, (uint64) now);
+	pg_atomic_write_u64(&db->sample_name[1 - latest], 0);
+	pg_memory_barrier();
 	sampling = true;
 	PG_TRY();
 	{
@@ -345,6 +368,17 @@ write_sample(ErosDatabase *db, TimestampTz boundary, TimestampTz now)
 		sampling = false;
 	}
 	PG_END_TRY();
+	pg_memory_barrier();
+	pg_atomic_write_u64(&db->sample_name[1 - latest], (uint64) boundary);
+}
+
+/* Makes the sample that has been committed the latest. */
+static void
+publish_sample(ErosDatabase *db, TimestampTz now)
+{
+	pg_atomic_write_u64(&db->sampled_at, (uint64) now);
+	pg_memory_barrier();
+	pg_atomic_write_u32(&db->latest_sample, 1 - pg_atomic_read_u32(&db->latest_sample));
 }
 
 /* Begins the history of a scheduler: what it counts first, it counts from now on. */
@@ -369,21 +403,24 @@ eros_history_sample(TimestampTz now, TimestampTz *next)
 
 	if (minute != last_minute)
 	{
-		bool first = sampled_at == 0;
+		bool changed;
 
 		last_minute = minute;
 		eros_process_begin();
-		if (first || anything_changed(db, eros_config()))
-		{
-			write_sample(db, minute * USECS_PER_MINUTE, now);
-			sampled_at = now;
-		}
+		changed = sampled_at == 0 || anything_changed(db, eros_config());
+		if (changed)
+			write_sample(db, minute * USECS_PER_MINUTE);
 		if (now / USECS_PER_HOUR != last_hour)
 		{
 			last_hour = now / USECS_PER_HOUR;
 			SPI_execute("SELECT eros.sum_up_history()", false, 0);
 		}
 		eros_process_commit();
+		if (changed)
+		{
+			publish_sample(db, now);
+			sampled_at = now;
+		}
 	}
 
 	/* what has changed a minute ago may have changed again, or else it is quiet */
