@@ -1351,9 +1351,9 @@ COMMENT ON FUNCTION eros.drain_formula(double precision[], double precision[], i
 CREATE FUNCTION eros.activity_formula(users bigint, dead_percent double precision DEFAULT 20, fill_percent double precision DEFAULT 70)
 	RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT 8192 * 4 + users * (60 + 2 * 28 / (fill_percent / 100)) * (1 + dead_percent / 100)';
+	AS 'SELECT 8192 * 6 + users * (60 + 2 * 28 / (fill_percent / 100)) * (1 + dead_percent / 100)';
 COMMENT ON FUNCTION eros.activity_formula(bigint, double precision, double precision) IS
-	'what eros.activity takes on disk with so many idle users, in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, dead rows besides (20 percent: what autovacuum allows by default), and four pages. A table that was ever larger stays so until VACUUM FULL';
+	'what eros.activity takes on disk with so many idle users, in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, dead rows besides (20 percent: what autovacuum allows by default), and six pages. A table that was ever larger stays so until VACUUM FULL';
 
 CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -1417,11 +1417,14 @@ CREATE FUNCTION eros.predict(
 			   coalesce(l.cpu_used_ms / nullif(l.users_done, 0), predict.cost_ms) AS cost_ms,
 			   coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision, predict.result_bytes + 112) AS entry_bytes,
 			   coalesce(l.results_stored / nullif(l.users_done, 0)::double precision, 1) AS results_per_job,
-			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision, 1) AS jobs_per_crossing,
+			   -- without those that were withdrawn since the user came back first
+			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision
+						* least(1, (l.users_done + i.pending + i.failed) / nullif(l.jobs_added, 0)::double precision), 1) AS jobs_per_crossing,
 			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(predict.result_bytes)
 						+ eros.batch_wal_bytes() / p.batch_size) AS wal_per_job,
 			   CASE WHEN l.users_done > 0 THEN 'measured' ELSE 'guess' END AS basis
 		FROM eros.handler h JOIN eros.phase p USING (phase) LEFT JOIN eros.learned_handler l USING (handler_id)
+		LEFT JOIN eros.handler_info() i USING (handler_id)
 		WHERE h.enabled
 		UNION ALL
 		SELECT NULL, p.phase, interval '24 hours', predict.cost_ms, predict.result_bytes + 112, 1, 1,
@@ -1512,14 +1515,15 @@ CREATE VIEW eros.status_prediction AS
 			   (l.jobs_added - l.jobs_refreshing - l.backfilled)::double precision, 'jobs' FROM learned l
 		UNION ALL
 		SELECT 2, 'cpu', l.phase, l.handler,
-			   (l.crossings + l.jobs_refreshing + l.backfilled - l.left_over) * l.cost_ms / 1000, l.cpu_used_ms / 1000, 'seconds'
+			   (l.crossings + l.jobs_refreshing + l.backfilled - (l.jobs_added - l.users_done)) * l.cost_ms / 1000,
+			   l.cpu_used_ms / 1000, 'seconds'
 		FROM learned l
 		UNION ALL
 		SELECT 3, 'shared memory', NULL, NULL, eros.tracker_formula(greatest(s.most_active, i.tracker_users)), i.tracker_bytes, 'bytes'
 		FROM s CROSS JOIN i
 		UNION ALL
 		SELECT 4, 'eros.cache', NULL, NULL,
-			   (SELECT coalesce(sum((i.active_users + (SELECT coalesce(sum(f.users), 0) FROM eros.phase_info() f WHERE f.phase >= l.phase))
+			   (SELECT coalesce(sum(greatest(i.active_users + (SELECT coalesce(sum(f.users), 0) FROM eros.phase_info() f WHERE f.phase >= l.phase) - l.left_over, 0)
 					* l.results_stored / nullif(l.users_done, 0)::double precision
 					* (l.stored_bytes / nullif(l.results_stored, 0)::double precision)), 0) FROM learned l),
 			   i.cache_bytes, 'bytes'
@@ -1539,7 +1543,7 @@ CREATE VIEW eros.status_prediction AS
 COMMENT ON VIEW eros.status_prediction IS
 	'what the formulas of eros.predict() say of what ran here in the last 30 days, beside what was measured';
 COMMENT ON COLUMN eros.status_prediction.quantity IS
-	'jobs: one for each crossing into the handler''s phase; cpu: jobs times cost per user; shared memory: eros.tracker_formula() of the most users who were active at a time; eros.cache: live results, one per handler for each user who has reached its phase, times bytes a result; eros.activity: eros.activity_formula() of the idle users; wal of batches: jobs times eros.result_wal_bytes(), and batches times eros.batch_wal_bytes()';
+	'jobs: one for each crossing into the handler''s phase; cpu: jobs, less those that wait or were withdrawn since the user came back first, times cost per user; shared memory: eros.tracker_formula() of the most users who were active at a time; eros.cache: live results, one per handler for each user who is active or has reached its phase and for whom no job waits, times bytes a result; eros.activity: eros.activity_formula() of the idle users; wal of batches: jobs times eros.result_wal_bytes(), and batches times eros.batch_wal_bytes()';
 COMMENT ON COLUMN eros.status_prediction.phase IS 'the phase, where it is of one';
 COMMENT ON COLUMN eros.status_prediction.handler IS 'the handler, where it is of one';
 COMMENT ON COLUMN eros.status_prediction.predicted IS 'what the formula says';
@@ -1843,7 +1847,8 @@ CREATE FUNCTION eros.problems(
 		SELECT 180, 'hits_rare', 'warning',
 			   format('%s %% of the reads of handler "%s" find no result', round(100.0 * h.misses / (h.hits + h.misses)), h.handler),
 			   'see whether its jobs wait or fail, whether its ttl is long enough, and whether it is read under the right users'
-		FROM handler h WHERE h.enabled AND h.hits + h.misses >= 1000 AND h.misses > h.hits
+		FROM handler h CROSS JOIN i
+		WHERE h.enabled AND h.hits + h.misses >= 1000 AND h.misses > h.hits AND i.stats_since < eros.now() - interval '1 day'
 		UNION ALL
 		SELECT 190, 'scrape_stopped', 'warning',
 			   format('the metrics were last collected at %s', date_trunc('second', m.scraped_at)), 'see whether the exporter runs'

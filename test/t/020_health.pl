@@ -70,6 +70,8 @@ like(value($node, 'postgres', 'SELECT suggestion FROM eros.status_worth'), qr/^m
 
 # nobody finds
 $node->safe_psql('postgres', q{SELECT count(eros.get('one', g)) FROM generate_series(1, 1100) g});
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'hits_rare'}), 0, 'the first day nobody minds');
+advance('1 day');
 comes('hits_rare', 'reads find nothing');
 is( value($node, 'postgres', q{SELECT message || ': ' || hint FROM eros.problems() LIMIT 1}),
 	value($node, 'postgres', 'SELECT status FROM eros.status'),
