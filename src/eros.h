@@ -625,7 +625,7 @@ extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, Ti
 							   TimestampTz now);
 extern void eros_queue_delete_users(const ErosKey *keys, int nkeys);
 extern TimestampTz eros_queue_next_due(const ErosHandler *handler);
-extern void eros_queue_set_back(TimestampTz now);
+extern bool eros_queue_set_back(TimestampTz now);
 extern void eros_queue_recount(void);
 extern void eros_queue_delete_handler(int32 handler_id);
 

@@ -471,21 +471,27 @@ eros_queue_next_due(const ErosHandler *handler)
 }
 
 /*
- * Has jobs that were due already be due now, after the clock was set back.
- * What waits for its next try waits on.
+ * Has jobs that were due already be due now, after the clock was set back; what
+ * waits for its next try waits on.  Returns whether that is done: what a worker
+ * holds is left to the next call.
  */
-void
+bool
 eros_queue_set_back(TimestampTz now)
 {
 	Oid argtypes[] = {TIMESTAMPTZOID};
 	Datum values[] = {TimestampTzGetDatum(now)};
 	ErosConfig *config = eros_config();
 
-	SPI_execute_with_args("UPDATE eros.job SET due_at = $1 WHERE status = 'pending'"
-						  " AND attempts = 0 AND due_at > $1",
+	SPI_execute_with_args("UPDATE eros.job j SET due_at = $1 WHERE j.ctid = ANY (ARRAY("
+						  "	SELECT f.ctid FROM eros.job f WHERE f.status = 'pending'"
+						  "	  AND f.attempts = 0 AND f.due_at > $1 FOR UPDATE SKIP LOCKED))",
 						  1, argtypes, values, NULL, false, 0);
 	for (int h = 0; h < config->nhandlers; h++)
 		pg_atomic_write_u64(&config->handlers[h].stats->due_from, (uint64) DT_NOBEGIN);
+	SPI_execute_with_args("SELECT FROM eros.job f WHERE f.status = 'pending'"
+						  " AND f.attempts = 0 AND f.due_at > $1 LIMIT 1",
+						  1, argtypes, values, NULL, false, 0);
+	return SPI_processed == 0;
 }
 
 /* Counts the jobs of all handlers anew, when the scheduler starts. */

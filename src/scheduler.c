@@ -532,15 +532,22 @@ static void
 follow_clock(TimestampTz now)
 {
 	static TimestampTz last = DT_NOBEGIN;
+	static bool jobs_follow = true;
 
 	if (now < last)
 	{
+		jobs_follow = false;
 		eros_process_begin();
-		eros_queue_set_back(now);
 		eros_sweep_set_back(sweep, now);
 		eros_process_commit();
 	}
 	last = now;
+	if (!jobs_follow)
+	{
+		eros_process_begin();
+		jobs_follow = eros_queue_set_back(now);
+		eros_process_commit();
+	}
 }
 
 /* One round; returns how long to sleep, in ms, and at least to. */

@@ -46,7 +46,7 @@ my @settings = (
 	q{session_replication_role = 'replica'});
 $node->safe_psql('template1', join ';', map { ("ALTER DATABASE postgres SET $_", "ALTER ROLE postgres SET $_") } @settings);
 $node->restart;
-$ENV{PGOPTIONS} = '-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c default_transaction_isolation=read\ committed -c default_transaction_deferrable=off -c exit_on_error=off -c session_replication_role=origin -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0';
+$ENV{PGOPTIONS} = '-c search_path=public -c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c default_transaction_isolation=read\ committed -c default_transaction_deferrable=off -c exit_on_error=off -c session_replication_role=origin -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0';
 polls_to($node, 'postgres', running(), 'EROS runs with the settings of a hostile role and database');
 $node->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(1, 20) u');
 served(1, 20, 'and serves');
