@@ -2017,7 +2017,7 @@ CREATE VIEW eros.metric_family AS
 		('operation', 'eros_operation_seconds_total', 'counter', '{operation}', 'Time that they took'),
 		('operation', 'eros_operation_slowest_seconds', 'gauge', '{operation}', 'The longest of them'),
 
-		('problem', 'eros_problem', 'gauge', '{problem,severity}', '1 for each row of eros.problems(); absent: it is not the case'),
+		('problem', 'eros_problem', 'gauge', '{problem,severity}', 'Rows of eros.problems(), some problems having one for each handler; absent: none'),
 
 		('prediction', 'eros_prediction_predicted', 'gauge', '{quantity,phase,handler,unit}', 'What the formulas say, in the unit of the label'),
 		('prediction', 'eros_prediction_measured', 'gauge', '{quantity,phase,handler,unit}', 'What was measured, in the unit of the label')
@@ -2160,8 +2160,9 @@ CREATE VIEW eros.metrics AS
 			('seconds_total', coalesce(l.measured * l.mean_ms / 1000, 0)),
 			('slowest_seconds', coalesce(l.max_ms / 1000, 0))) v(name, value)
 	UNION ALL
-		SELECT 'problem', 'eros_problem', '', jsonb_build_object('problem', p.problem, 'severity', p.severity), 1
+		SELECT 'problem', 'eros_problem', '', jsonb_build_object('problem', p.problem, 'severity', p.severity), count(*)
 		FROM eros.problems() p
+		GROUP BY p.problem, p.severity
 	UNION ALL
 		SELECT 'prediction', 'eros_prediction_' || v.name, '',
 			   jsonb_build_object('quantity', p.quantity, 'phase', coalesce(p.phase::text, ''),

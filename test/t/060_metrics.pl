@@ -291,6 +291,8 @@ $config =~ s/localhost:9187/127.0.0.1:$port{postgres}/;
 $config =~ s/localhost:9237/127.0.0.1:$port{sql}/;
 $config =~ s/localhost:9100/127.0.0.1:$port{node}/;
 $config =~ s/15s/1s/g;
+# a scrape must not last longer than the interval; this exporter asks the server at that moment
+$config =~ s/(job_name: postgres_exporter\n)/$1    scrape_interval: 10s\n/;
 my $quick_rules = $rules =~ s/for: \w+$/for: 0s/mgr =~ s/\[(?:15m|30m|1h)\]/[20s]/gr =~ s/> (?:300|900)\b/> 3/gr;
 my $sql_config = slurp_file("$root/monitoring/sql_exporter.yml") =~ s/interval: 15s/interval: 1s/r;
 mkdir "$dir/textfile";
@@ -383,6 +385,12 @@ leave(301, 310);
 fires('ErosHandlerBroken');
 $node->safe_psql('shop', 'ALTER FUNCTION gone(bigint[]) RENAME TO matches');
 
+# reads that find nothing, of two handlers: one problem twice
+$node->safe_psql('shop', q{
+	SELECT count(*) FROM eros.handler h, eros.get_many(h.name, ARRAY(SELECT generate_series(100001::bigint, 101001)))});
+fires('ErosProblem');
+ok(eventually(sub { scalar @{ query('eros_problem{problem="hits_rare",job="sql_exporter"} == 2') } }), 'which is counted');
+
 # a pause, in which jobs grow old
 $node->safe_psql('shop', 'SELECT eros.pause()');
 leave(401, 410);
@@ -443,7 +451,7 @@ for my $panel (@panels)
 is_deeply(\@empty, [], 'every query of the dashboard gives data');
 
 # an exporter that is gone
-stop_program('postgres_exporter');
+stop_program('sql_exporter');
 fires('ErosMetricsMissing');
 
 stop_program($_) for sort keys %running;
