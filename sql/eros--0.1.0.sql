@@ -693,6 +693,12 @@ CREATE FUNCTION eros.halt_histogram(OUT upper_ms double precision, OUT halts big
 COMMENT ON FUNCTION eros.halt_histogram() IS
 	'how many halts by returning users took at most upper_ms ms, since the server''s start; bounds from 0.064 ms to 8388.608 ms, doubling, and at last NULL: all of them';
 
+CREATE FUNCTION eros.halt_recent_info(
+	OUT halted_at timestamptz, OUT reason text, OUT handler_id integer, OUT phase smallint, OUT worker integer,
+	OUT batch_users integer, OUT latency_ms double precision) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_halt_recent_info' LANGUAGE C VOLATILE ROWS 16;
+COMMENT ON FUNCTION eros.halt_recent_info() IS 'internal: the last halts; see eros.status_halt_recent';
+
 CREATE FUNCTION eros.cpu_cores() RETURNS double precision
 	AS 'MODULE_PATHNAME', 'eros_cpu_cores_counted' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.cpu_cores() IS
@@ -826,6 +832,19 @@ COMMENT ON COLUMN eros.status_halt.p50_ms IS 'median latency, in ms; the upper b
 COMMENT ON COLUMN eros.status_halt.p99_ms IS '99th percentile of the latency, in ms, likewise';
 COMMENT ON COLUMN eros.status_halt.max_ms IS 'longest latency, in ms';
 COMMENT ON COLUMN eros.status_halt.forced IS 'workers that were terminated because they did not yield within eros.halt_timeout';
+
+CREATE VIEW eros.status_halt_recent AS
+	SELECT i.halted_at, i.reason, h.name AS handler, i.phase, i.worker, i.batch_users, i.latency_ms
+	FROM eros.halt_recent_info() i LEFT JOIN eros.handler h USING (handler_id)
+	ORDER BY i.halted_at DESC;
+COMMENT ON VIEW eros.status_halt_recent IS 'the last 16 halts of this database, the latest first';
+COMMENT ON COLUMN eros.status_halt_recent.halted_at IS 'when the batch had been rolled back';
+COMMENT ON COLUMN eros.status_halt_recent.reason IS 'return: a user of the batch was back; waiter: somebody waited for a lock; pause: eros.pause()';
+COMMENT ON COLUMN eros.status_halt_recent.handler IS 'the handler that was halted; NULL: it is dropped';
+COMMENT ON COLUMN eros.status_halt_recent.phase IS 'the phase that paid for it';
+COMMENT ON COLUMN eros.status_halt_recent.worker IS 'number of the worker';
+COMMENT ON COLUMN eros.status_halt_recent.batch_users IS 'users in the batch';
+COMMENT ON COLUMN eros.status_halt_recent.latency_ms IS 'from the request to the roll-back finished, in ms';
 
 CREATE VIEW eros.status_queue AS
 	SELECT h.name AS handler, h.phase,
@@ -2205,6 +2224,271 @@ COMMENT ON FUNCTION eros.metrics_text() IS
 	'eros.metrics in the text format of Prometheus, for a file that the node exporter reads, or any HTTP server';
 
 ------------------------------------------------------------------------------
+-- In the terminal
+------------------------------------------------------------------------------
+
+CREATE FUNCTION eros.recent_rates(
+	seconds double precision, OUT phase smallint, OUT span double precision, OUT transitions double precision,
+	OUT users_done double precision, OUT granted_percent double precision, OUT used_percent double precision)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_recent_rates' LANGUAGE C VOLATILE STRICT ROWS 9;
+COMMENT ON FUNCTION eros.recent_rates(double precision) IS
+	'internal: what went on since this session looked about so many seconds ago, by second and in percent of a core; phase 0: returns and the scheduler. No row at a session''s first look';
+
+CREATE FUNCTION eros.show_number(n numeric) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE
+		WHEN n IS NULL OR n = 'NaN' THEN '-'
+		WHEN abs(n) < 99.95 AND n <> trunc(n) THEN to_char(n, 'FM990.0')
+		WHEN abs(n) < 999999.5 THEN to_char(n, 'FM999,990')
+		WHEN abs(n) < 999950000 THEN to_char(n / 1000000, 'FM999,990.0') || ' M'
+		ELSE to_char(n / 1000000000, 'FM999,999,990.0') || ' G'
+	END
+$$;
+COMMENT ON FUNCTION eros.show_number(numeric) IS
+	'internal: a number for people, such as 12,345 or 1.2 M; - for NULL';
+
+CREATE FUNCTION eros.show_ms(ms double precision) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE
+		WHEN ms IS NULL OR ms = 'NaN' THEN '-'
+		WHEN ms = 0 THEN '0 ms'
+		WHEN abs(ms) < 0.995 THEN to_char(ms, 'FM0.00') || ' ms'
+		WHEN abs(ms) < 9.95 THEN to_char(ms, 'FM0.0') || ' ms'
+		WHEN abs(ms) < 999.5 THEN to_char(ms, 'FM990') || ' ms'
+		WHEN abs(ms) < 99950 THEN to_char(ms / 1000, 'FM90.0') || ' s'
+		WHEN abs(ms) < 5970000 THEN to_char(ms / 60000, 'FM90') || ' min'
+		WHEN abs(ms) < 172800000 THEN to_char(ms / 3600000, 'FM90.0') || ' h'
+		ELSE to_char(ms / 86400000, 'FM999,990') || ' days'
+	END
+$$;
+COMMENT ON FUNCTION eros.show_ms(double precision) IS
+	'internal: a time for people, from milliseconds, such as 0.42 ms or 12 min; - for NULL';
+
+CREATE FUNCTION eros.show_bytes(bytes numeric) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE
+		WHEN bytes IS NULL THEN '-'
+		WHEN abs(bytes) < 1000 THEN bytes::bigint || ' B'
+		WHEN abs(bytes) < 1023.5 * 1024 THEN to_char(bytes / 1024, 'FM9,990') || ' kB'
+		WHEN abs(bytes) < 99.95 * 1024 ^ 2 THEN to_char(bytes / 1024 ^ 2, 'FM990.0') || ' MB'
+		WHEN abs(bytes) < 1023.5 * 1024 ^ 2 THEN to_char(bytes / 1024 ^ 2, 'FM9,990') || ' MB'
+		ELSE to_char(bytes / 1024 ^ 3, 'FM999,999,990.0') || ' GB'
+	END
+$$;
+COMMENT ON FUNCTION eros.show_bytes(numeric) IS
+	'internal: a size for people, such as 2.8 MB, with units of 1024; - for NULL';
+
+CREATE FUNCTION eros.show_interval(span interval) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE
+		WHEN span >= interval '1 minute' AND extract(epoch FROM span)::numeric % 86400 = 0
+			THEN extract(epoch FROM span)::numeric::bigint / 86400 || ' d'
+		WHEN span >= interval '1 minute' AND extract(epoch FROM span)::numeric % 3600 = 0
+			THEN extract(epoch FROM span)::numeric::bigint / 3600 || ' h'
+		WHEN span >= interval '1 minute' AND extract(epoch FROM span)::numeric % 60 = 0
+			THEN extract(epoch FROM span)::numeric::bigint / 60 || ' min'
+		ELSE eros.show_ms(1000 * extract(epoch FROM span)::double precision)
+	END
+$$;
+COMMENT ON FUNCTION eros.show_interval(interval) IS
+	'internal: a setting''s interval for people, such as 10 min or 24 h; - for NULL';
+
+CREATE FUNCTION eros.show_text(word text, columns integer) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN columns < 0 THEN lpad(left(w, -columns), -columns) ELSE rpad(left(w, columns), columns) END
+	FROM (SELECT regexp_replace(coalesce(word, '-'), '[[:cntrl:]]', '?', 'g') AS w) AS printable
+$$;
+COMMENT ON FUNCTION eros.show_text(text, integer) IS
+	'internal: a word in a column of that width, to the left, or to the right when the width is negative; control characters become ?';
+
+CREATE FUNCTION eros.show_bar(
+	used double precision, granted double precision, share double precision, columns integer, ascii boolean)
+	RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN ascii
+		THEN repeat('#', full_cells) || repeat('=', granted_cells - full_cells) || repeat('.', columns - granted_cells)
+		ELSE repeat(chr(9608), full_cells)
+			-- an eighth to seven eighths of a block
+			|| CASE WHEN eighths > 0 THEN chr(9616 - eighths) ELSE '' END
+			|| repeat(chr(9618), granted_cells - full_cells - sign(eighths)::integer)
+			|| repeat(chr(9617), columns - greatest(granted_cells, full_cells + sign(eighths)::integer))
+		END
+	FROM (SELECT floor(u)::integer AS full_cells,
+			CASE WHEN ascii THEN 0 ELSE floor(8 * (u - floor(u)))::integer END AS eighths,
+			greatest(round(g), floor(u))::integer AS granted_cells
+		FROM (SELECT columns * least(1, greatest(0, coalesce(used / nullif(share, 0), 0))) AS u,
+				columns * least(1, greatest(0, coalesce(granted / nullif(share, 0), 0))) AS g) AS part) AS cell
+$$;
+COMMENT ON FUNCTION eros.show_bar(double precision, double precision, double precision, integer, boolean) IS
+	'internal: a bar as long as the share, with the part used and the part granted, but not used, drawn in blocks or in ASCII';
+
+CREATE FUNCTION eros.top_rates(
+	seconds double precision, OUT phase smallint, OUT span double precision, OUT transitions double precision,
+	OUT users_done double precision, OUT granted_percent double precision, OUT used_percent double precision)
+	RETURNS SETOF record
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN QUERY SELECT r.* FROM eros.recent_rates(top_rates.seconds) r;
+	IF NOT FOUND THEN
+		RETURN QUERY
+			SELECT c.phase, s.span, c.transitions / s.span, c.users_done / s.span,
+				   c.granted_ms / s.span / 10, c.used_ms / s.span / 10
+			FROM (SELECT greatest(1, extract(epoch FROM clock_timestamp() - i.stats_since))::double precision AS span
+				  FROM eros.database_info() i) s
+			CROSS JOIN (
+				SELECT i.phase, i.transitions, i.users_done, i.cpu_granted_ms AS granted_ms, i.cpu_used_ms AS used_ms
+				FROM eros.phase_info() i
+				UNION ALL
+				SELECT 0::smallint, i.returns, 0, 0, i.scheduler_cpu_ms FROM eros.database_info() i) c;
+	END IF;
+END $$;
+COMMENT ON FUNCTION eros.top_rates(double precision) IS
+	'internal: the rates that eros.top() shows; at a session''s first look those since the server''s start';
+
+CREATE FUNCTION eros.top_phases(columns integer, seconds double precision, ascii boolean) RETURNS SETOF text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH rate AS MATERIALIZED (
+		SELECT r.* FROM eros.top_rates(seconds) r
+	), share AS (
+		SELECT p.phase, eros.show_interval(p.idle_after) AS idle, p.users, p.jobs_pending AS jobs, r.users_done,
+			   r.used_percent AS used, r.granted_percent AS granted,
+			   least(p.cpu_percent * current_setting('eros.workers')::integer,
+					 current_setting('eros.cpu_cap')::double precision * eros.cpu_cores()) AS promised
+		FROM eros.status_phase p LEFT JOIN rate r USING (phase)
+		UNION ALL
+		SELECT NULL, 'all', sum(p.users), sum(p.jobs_pending), sum(r.users_done),
+			   sum(r.used_percent), 0, current_setting('eros.cpu_cap')::double precision * eros.cpu_cores()
+		FROM rate r LEFT JOIN eros.status_phase p USING (phase)
+	), line AS (
+		SELECT phase, eros.show_text(coalesce(phase::text, ''), -5) || eros.show_text(idle, -9)
+			|| eros.show_text(eros.show_number(users), -9) || eros.show_text(eros.show_number(jobs), -9)
+			|| eros.show_text(eros.show_number(round(users_done::numeric, 1)), -8) || '  '
+			|| eros.show_bar(used, granted, promised, columns - 57, ascii)
+			|| eros.show_text(eros.show_number(round(coalesce(used, 0)::numeric, 1)), -5) || ' of'
+			|| eros.show_text(eros.show_number(round(promised::numeric, 1)), -5) || ' %' AS text
+		FROM share
+	)
+	SELECT eros.show_text('phase idle for    users     jobs  done/s  CPU used of the share, '
+		|| (SELECT 'last ' || eros.show_ms(1000 * round(min(r.span)::numeric, 1)::double precision) FROM rate r), columns)
+	UNION ALL
+	(SELECT text FROM line ORDER BY phase NULLS LAST)
+$$;
+COMMENT ON FUNCTION eros.top_phases(integer, double precision, boolean) IS 'internal: the phases in eros.top()';
+
+CREATE FUNCTION eros.top_workers(columns integer) RETURNS SETOF text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT eros.show_text('worker  activity         ' || eros.show_text('handler', columns - 57)
+		|| ' phase  users      batch   grant', columns)
+	UNION ALL
+	(SELECT eros.show_text(w.worker::text, -6) || '  ' || eros.show_text(w.activity, 15) || '  '
+		|| eros.show_text(coalesce(w.handler, ''), columns - 57) || eros.show_text(coalesce(w.phase::text, ''), -6)
+		|| eros.show_text(coalesce(w.batch_users::text, ''), -7)
+		|| eros.show_text(coalesce(eros.show_ms(1000 * extract(epoch FROM w.batch_age)::double precision), ''), -11)
+		|| eros.show_text(coalesce(round(w.grant_percent) || ' %', ''), -8)
+	FROM eros.status_worker w
+	ORDER BY w.handler IS NULL, w.worker)
+	UNION ALL
+	SELECT '        no worker runs: there is nothing to do, or it is not allowed'
+	WHERE NOT EXISTS (SELECT FROM eros.worker_info())
+$$;
+COMMENT ON FUNCTION eros.top_workers(integer) IS 'internal: the workers in eros.top(), the busy ones first';
+
+CREATE FUNCTION eros.top_queue(columns integer) RETURNS SETOF text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT eros.show_text('queue  ' || eros.show_text('handler', columns - 50)
+		|| ' phase     jobs   failed   waits for', columns)
+	UNION ALL
+	(SELECT '       ' || eros.show_text(q.handler, columns - 50) || eros.show_text(q.phase::text, -6)
+		|| eros.show_text(eros.show_number(q.jobs_pending), -9) || eros.show_text(eros.show_number(q.jobs_failed), -9)
+		|| eros.show_text(eros.show_ms(1000 * extract(epoch FROM q.oldest_wait)::double precision), -12)
+	FROM eros.status_queue q
+	ORDER BY q.jobs_pending + q.jobs_failed = 0, q.oldest_wait DESC NULLS LAST, q.jobs_pending DESC, q.phase, q.handler
+	LIMIT 100)
+$$;
+COMMENT ON FUNCTION eros.top_queue(integer) IS 'internal: the queue in eros.top(), the longest wait first';
+
+CREATE FUNCTION eros.top_halts(columns integer) RETURNS SETOF text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT eros.show_text(CASE WHEN h.halts > 0
+		THEN format('halts  %s by returns: half within %s, 99 %% within %s, longest %s',
+			eros.show_number(h.halts), eros.show_ms(h.p50_ms), eros.show_ms(h.p99_ms), eros.show_ms(h.max_ms))
+		ELSE 'halts  none by returns' END, columns)
+	FROM eros.status_halt h
+	UNION ALL
+	(SELECT eros.show_text(eros.show_ms(greatest(0, 1000 * extract(epoch FROM clock_timestamp() - r.halted_at))
+			::double precision) || ' ago', -13)
+		|| '  ' || eros.show_text(r.handler, columns - 59) || eros.show_text('phase ' || r.phase, -9)
+		|| eros.show_text(eros.show_ms(r.latency_ms), -10)
+		|| eros.show_text(CASE r.reason WHEN 'return' THEN '  a user was back' WHEN 'waiter' THEN '  somebody waited for a lock'
+			ELSE '  eros.pause()' END, 25)
+	FROM eros.status_halt_recent r
+	ORDER BY r.halted_at DESC)
+$$;
+COMMENT ON FUNCTION eros.top_halts(integer) IS 'internal: the last halts in eros.top()';
+
+CREATE FUNCTION eros.top_head(columns integer) RETURNS SETOF text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH s AS MATERIALIZED (
+		SELECT * FROM eros.status
+	)
+	SELECT eros.show_text('EROS in ' || current_database(), columns - 35)
+		|| eros.show_text(format('up %s   %s', eros.show_ms(1000 * extract(epoch FROM clock_timestamp() - s.stats_since)
+			::double precision), to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS')), -35)
+	FROM s
+	UNION ALL
+	SELECT eros.show_text('status ' || s.status, columns) FROM s
+	UNION ALL
+	SELECT eros.show_text(format('users  %s active, %s idle; results %s%s%s',
+		eros.show_number(s.active_users), eros.show_number(s.idle_users), eros.show_bytes(s.cache_bytes),
+		CASE WHEN s.cache_limit_bytes > 0 THEN ' of ' || eros.show_bytes(s.cache_limit_bytes) ELSE '' END,
+		', ' || round(100.0 * h.hits / nullif(h.hits + h.misses, 0)) || ' % hits'), columns)
+	FROM s, (SELECT sum(hits) AS hits, sum(misses) AS misses FROM eros.status_handler) h
+$$;
+COMMENT ON FUNCTION eros.top_head(integer) IS 'internal: the first lines of eros.top()';
+
+CREATE FUNCTION eros.top(
+	width integer DEFAULT 80, height integer DEFAULT 24, seconds double precision DEFAULT 5, ascii boolean DEFAULT NULL)
+	RETURNS TABLE (screen text)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	-- psql's own lines: \watch's title and the line after it, the column's name and a rule, the tally and the line after it
+	room integer := greatest(coalesce(height, 24) - 7, 1);
+	columns integer := greatest(coalesce(width, 80), 72) - 2;
+	plain boolean := coalesce(ascii, getdatabaseencoding() <> 'UTF8' OR current_setting('client_encoding') <> 'UTF8');
+	head text[] := ARRAY(SELECT eros.top_head(columns));
+	phases text[] := ARRAY(SELECT eros.top_phases(columns, coalesce(seconds, 5), plain));
+	workers text[] := ARRAY(SELECT eros.top_workers(columns));
+	queue text[] := ARRAY(SELECT eros.top_queue(columns));
+	halts text[] := ARRAY(SELECT eros.top_halts(columns));
+	parts integer[];
+	gap text[] := '{}';
+	spare integer;
+BEGIN
+	-- what is left below the fixed lines goes round: a worker, a handler of the queue, a halt
+	spare := room - cardinality(head) - cardinality(phases);
+	parts := ARRAY(
+		SELECT count(*) FILTER (WHERE l.part = p.part)
+		FROM generate_series(1, 3) AS p (part) CROSS JOIN (
+			SELECT part FROM (
+				SELECT 1 AS part, generate_subscripts(workers, 1) AS n
+				UNION ALL SELECT 2, generate_subscripts(queue, 1)
+				UNION ALL SELECT 3, generate_subscripts(halts, 1)) AS one
+			ORDER BY n, part LIMIT greatest(spare, 0)) AS l
+		GROUP BY p.part ORDER BY p.part);
+	IF spare - cardinality(workers) - cardinality(queue) - cardinality(halts) >= 4 THEN
+		gap := ARRAY[''];
+	END IF;
+	RETURN QUERY
+		SELECT l FROM unnest(
+			head || gap || phases || gap || workers[1:parts[1]] || gap || queue[1:parts[2]] || gap || halts[1:parts[3]]
+			|| array_fill(''::text, ARRAY[room])) WITH ORDINALITY AS line (l, n)
+		ORDER BY n LIMIT room;
+END $$;
+COMMENT ON FUNCTION eros.top(integer, integer, double precision, boolean) IS
+	'a screen like that of top, for psql''s \watch 1: phases with the CPU used of their share, workers, queue, last halts. It fits a terminal of that many columns (at least 72) and lines, with what psql prints around it. Rates are those of about the last so many seconds of this session''s looks; at its first look those of the last minute, or since the server''s start. ascii: bars without block characters, by default when the encoding has none';
+
+------------------------------------------------------------------------------
 -- Privileges
 ------------------------------------------------------------------------------
 
@@ -2279,7 +2563,7 @@ REVOKE ALL ON FUNCTION eros.change_rights(regrole, name[], boolean), eros.grant_
 
 GRANT USAGE ON SCHEMA eros TO pg_monitor;
 GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status_worker,
-	eros.status_queue, eros.status_cache, eros.status_halt, eros.status_error, eros.phase, eros.handler TO pg_monitor;
+	eros.status_queue, eros.status_cache, eros.status_halt, eros.status_halt_recent, eros.status_error, eros.phase, eros.handler TO pg_monitor;
 GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
@@ -2294,7 +2578,13 @@ GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info
 	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval),
 	eros.sample_handlers(timestamptz), eros.sample_phases(timestamptz), eros.sample_server(timestamptz) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
-	eros.worker_info(), eros.halt_info(), eros.error_info(), eros.library_version(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
+	eros.worker_info(), eros.halt_info(), eros.halt_recent_info(), eros.error_info(), eros.library_version(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eros.top(integer, integer, double precision, boolean), eros.top_head(integer),
+	eros.top_phases(integer, double precision, boolean), eros.top_workers(integer), eros.top_queue(integer),
+	eros.top_halts(integer), eros.top_rates(double precision), eros.recent_rates(double precision),
+	eros.show_number(numeric), eros.show_bytes(numeric), eros.show_ms(double precision), eros.show_interval(interval),
+	eros.show_text(text, integer), eros.show_bar(double precision, double precision, double precision, integer, boolean)
+	TO pg_monitor;
 
 SELECT pg_catalog.pg_extension_config_dump('eros.phase', '');
 SELECT pg_catalog.pg_extension_config_dump('eros.handler', '');

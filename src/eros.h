@@ -122,6 +122,20 @@ typedef struct ErosHaltHistogram
 	pg_atomic_uint64 classes[EROS_HALT_CLASSES];
 } ErosHaltHistogram;
 
+/* The last halts, for who looks; a ring, under the slot lock. */
+#define EROS_RECENT_HALTS 16
+
+typedef struct ErosRecentHalt
+{
+	TimestampTz at;
+	ErosHaltReason reason;
+	int32 handler_id;
+	int16 phase;
+	int16 worker;
+	int32 nusers;
+	uint64 latency_ns; /* from the request to the roll-back finished */
+} ErosRecentHalt;
+
 /* What is known of a database. */
 typedef enum ErosDatabaseState
 {
@@ -214,6 +228,8 @@ typedef struct ErosDatabase
 	pg_atomic_uint32 paused;		/* by eros.pause() */
 	pg_atomic_uint64 gave_way;		/* batches halted for somebody who waited for a lock */
 	ErosHaltHistogram halt_latency; /* of halts by returning users */
+	uint64 nhalts_noted;			/* the next place of the ring is this modulo its size */
+	ErosRecentHalt recent_halts[EROS_RECENT_HALTS];
 
 	/* for the history, written by the scheduler: when it sampled last, and what; see history.c */
 	pg_atomic_uint64 sampled_at;	 /* TimestampTz; 0: not since the server's start */
@@ -509,7 +525,6 @@ extern bool eros_halt_is_pending(ErosWorker *worker);
 extern bool eros_halt_is_overdue(ErosWorker *worker, uint64 now_ns);
 extern void eros_halt_myself(ErosWorker *worker, ErosHaltReason reason);
 extern void eros_halt_database(Oid dboid);
-extern void eros_halt_finished(ErosWorker *worker);
 
 /* ------------------------------------------------------------------------
  * Phases and handlers (handler.c)
@@ -584,6 +599,8 @@ extern bool eros_handler_is_overdue(uint64 now_ns);
 extern void eros_handler_wait(const ErosHandler *handler, uint64 pause_ns);
 extern uint64 eros_handler_waits_until_ns(const ErosHandler *handler);
 extern void eros_handler_note_error(const ErosHandler *handler, const char *message);
+
+extern void eros_halt_finished(ErosWorker *worker, const ErosHandler *handler);
 
 /* ------------------------------------------------------------------------
  * Queue, cache, governor, processes

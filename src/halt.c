@@ -217,9 +217,29 @@ latency_class(uint64 ns)
 	return class;
 }
 
-/* Counts a halted batch: its transaction has been rolled back. */
+/* Puts a halt among the last ones. */
+static void
+note_halt(ErosDatabase *db, ErosWorker *worker, const ErosHandler *handler, ErosHaltReason reason,
+		  uint64 latency_ns)
+{
+	ErosRecentHalt halt = {
+		.at = GetCurrentTimestamp(),
+		.reason = reason,
+		.handler_id = handler->handler_id,
+		.phase = (int16) handler->phase,
+		.worker = (int16) worker->number,
+		.nusers = worker->nkeys,
+		.latency_ns = latency_ns,
+	};
+
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	db->recent_halts[db->nhalts_noted++ % EROS_RECENT_HALTS] = halt;
+	LWLockRelease(eros_shared->lock);
+}
+
+/* Counts a halted batch of a handler: its transaction has been rolled back. */
 void
-eros_halt_finished(ErosWorker *worker)
+eros_halt_finished(ErosWorker *worker, const ErosHandler *handler)
 {
 	ErosDatabase *db = eros_my_database();
 	ErosHaltReason reason = EROS_BATCH_REASON(pg_atomic_read_u64(&worker->batch_word));
@@ -231,6 +251,7 @@ eros_halt_finished(ErosWorker *worker)
 
 	if (db == NULL)
 		return;
+	note_halt(db, worker, handler, reason, latency);
 	pg_atomic_fetch_add_u64(&db->halts, 1);
 	if (reason == EROS_HALT_WAITER)
 		pg_atomic_fetch_add_u64(&db->gave_way, 1);

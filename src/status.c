@@ -24,6 +24,7 @@ PG_FUNCTION_INFO_V1(eros_handler_info);
 PG_FUNCTION_INFO_V1(eros_worker_info);
 PG_FUNCTION_INFO_V1(eros_halt_info);
 PG_FUNCTION_INFO_V1(eros_halt_histogram);
+PG_FUNCTION_INFO_V1(eros_halt_recent_info);
 PG_FUNCTION_INFO_V1(eros_cpu_cores_counted);
 PG_FUNCTION_INFO_V1(eros_account_users);
 
@@ -336,6 +337,44 @@ eros_halt_histogram(PG_FUNCTION_ARGS)
 		}
 		if (i % 4 == 3) /* by twos, which are exact: bounds are labels elsewhere */
 			upper_ms *= 2;
+	}
+	return (Datum) 0;
+}
+
+/* halt_recent_info() returns setof record, the last halt first */
+Datum
+eros_halt_recent_info(PG_FUNCTION_ARGS)
+{
+	static const char *const reasons[] = {"return", "waiter", "pause"};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ErosDatabase *db;
+	ErosRecentHalt halts[EROS_RECENT_HALTS];
+	uint64 noted = 0;
+
+	eros_check_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	db = eros_my_database();
+	if (db == NULL)
+		return (Datum) 0;
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	noted = db->nhalts_noted;
+	memcpy(halts, db->recent_halts, sizeof(halts));
+	LWLockRelease(eros_shared->lock);
+
+	for (uint64 i = 1; i <= Min(noted, EROS_RECENT_HALTS); i++)
+	{
+		ErosRecentHalt *halt = &halts[(noted - i) % EROS_RECENT_HALTS];
+		Datum row[7];
+		bool nulls[7] = {false};
+
+		row[0] = TimestampTzGetDatum(halt->at);
+		row[1] = CStringGetTextDatum(reasons[Min(halt->reason, lengthof(reasons) - 1)]);
+		row[2] = Int32GetDatum(halt->handler_id);
+		row[3] = Int16GetDatum(halt->phase);
+		row[4] = Int32GetDatum(halt->worker);
+		row[5] = Int32GetDatum(halt->nusers);
+		row[6] = Float8GetDatum(halt->latency_ns / NS_PER_MS);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
 }

@@ -429,7 +429,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		AbortCurrentTransaction();
 		halted = eros_halt_is_pending(worker);
 		if (halted)
-			eros_halt_finished(worker);
+			eros_halt_finished(worker, handler);
 		eros_halt_withdraw(worker);
 		QueryCancelPending = false;
 		RESUME_INTERRUPTS();

@@ -1,6 +1,6 @@
 -- A returning user halts the batch that computes for him, whatever it is doing.
 \ir include/begin.sql
-SELECT plan(13);
+SELECT plan(15);
 
 CREATE TABLE t.begun (user_id bigint);
 -- whoever has an odd number keeps it busy for a minute, in one way or another
@@ -70,4 +70,12 @@ SELECT is((SELECT jobs_failed || ' ' || batches_failed FROM eros.status_handler)
 SELECT cmp_ok((SELECT halts FROM eros.status), '>=', 4::bigint, 'the halts are counted');
 SELECT cmp_ok((SELECT max_ms FROM eros.status_halt), '<', 500::float8, 'each within 500 ms');
 SELECT is((SELECT active_users FROM eros.status), 1::bigint, 'the user is active');
+
+-- what is left to see
+SELECT is((SELECT count(*) FROM eros.status_halt_recent r
+  WHERE r.reason = 'return' AND r.latency_ms > 0 AND r.phase = 1 AND r.batch_users BETWEEN 1 AND 2 AND r.worker >= 1
+    AND r.halted_at BETWEEN now() - interval '1 hour' AND clock_timestamp()),
+  (SELECT h.halts FROM eros.status_halt h), 'each halt is among the last ones');
+SELECT is_empty('SELECT FROM (SELECT r.halted_at, lag(r.halted_at) OVER () AS before FROM eros.status_halt_recent r) r
+  WHERE r.halted_at > r.before', 'which come the latest first');
 \ir include/end.sql

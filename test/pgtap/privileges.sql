@@ -51,7 +51,7 @@ SELECT is_empty($$SELECT t.accessible('test_dev')$$, 'a developer has no right o
 
 -- the monitor
 SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_phase', 'status_handler', 'status_worker',
-  'status_queue', 'status_cache', 'status_halt', 'status_error', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
+  'status_queue', 'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
   'history_server', 'history_phase', 'history_handler', 'last_hour', 'learned_server', 'learned_phase', 'learned_handler',
   'metrics', 'metric_family'],
   'what pg_monitor may read');
@@ -61,7 +61,9 @@ SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_big
   'handler_info', 'worker_info', 'halt_info', 'error_info', 'library_version', 'cpu_cores', 'cache_partitions', 'problems', 'note_scrape', 'monitor_info',
   'latency_info', 'cpu_formula', 'memory_formula', 'tracker_formula', 'drain_formula', 'activity_formula', 'job_wal_bytes', 'batch_wal_bytes',
   'result_wal_bytes', 'predict', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
-  'halt_histogram', 'metrics_text'],
+  'halt_histogram', 'metrics_text',
+  'halt_recent_info', 'recent_rates', 'show_number', 'show_bytes', 'show_ms', 'show_interval', 'show_text', 'show_bar',
+  'top', 'top_head', 'top_phases', 'top_workers', 'top_queue', 'top_halts', 'top_rates'],
   'what pg_monitor may execute');
 
 -- the developer registers a handler; it runs as him
