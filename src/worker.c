@@ -65,6 +65,12 @@ typedef struct Piece
 #define LONGEST_PAUSE_NS UINT64CONST(60000000000)
 #define LOOK_AGAIN_NS UINT64CONST(250000000)
 
+/*
+ * Shorter pauses are put off: what is owed stays owed, and the latch waits for
+ * whole milliseconds, which after each batch of 1 ms would halve the share.
+ */
+#define MIN_PAUSE_NS UINT64CONST(1000000)
+
 /* A handler that cannot be called is looked at again after this. */
 #define NOT_CALLABLE_PAUSE_NS UINT64CONST(10000000000)
 
@@ -493,6 +499,15 @@ refresh_config(void)
 	return there;
 }
 
+/* How long the worker pauses before the next batch of a phase. */
+static uint64
+pause_ns(const ErosPhase *phase)
+{
+	uint64 wait_ns = eros_governor_wait_ns(worker, phase->phase);
+
+	return wait_ns < MIN_PAUSE_NS ? 0 : wait_ns;
+}
+
 /* Goes on with a part of a failed batch, if there is one whose phase may run. */
 static bool
 run_piece(uint64 *wait_ns)
@@ -516,7 +531,7 @@ run_piece(uint64 *wait_ns)
 		pieces = list_delete_first(pieces);
 		return true;
 	}
-	wait = eros_governor_wait_ns(worker, phase->phase);
+	wait = pause_ns(phase);
 	if (wait > 0)
 	{
 		*wait_ns = Min(*wait_ns, wait);
@@ -554,7 +569,7 @@ run_next(uint64 *wait_ns)
 
 		if (!phase_has_work[phase->phase])
 			continue;
-		wait = eros_governor_wait_ns(worker, phase->phase);
+		wait = pause_ns(phase);
 		if (wait > 0)
 		{
 			*wait_ns = Min(*wait_ns, wait);
