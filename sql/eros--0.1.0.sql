@@ -2282,13 +2282,13 @@ COMMENT ON FUNCTION eros.show_bytes(numeric) IS
 CREATE FUNCTION eros.show_interval(span interval) RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT CASE
-		WHEN span >= interval '1 minute' AND extract(epoch FROM span)::numeric % 86400 = 0
-			THEN extract(epoch FROM span)::numeric::bigint / 86400 || ' d'
-		WHEN span >= interval '1 minute' AND extract(epoch FROM span)::numeric % 3600 = 0
-			THEN extract(epoch FROM span)::numeric::bigint / 3600 || ' h'
-		WHEN span >= interval '1 minute' AND extract(epoch FROM span)::numeric % 60 = 0
-			THEN extract(epoch FROM span)::numeric::bigint / 60 || ' min'
-		ELSE eros.show_ms(1000 * extract(epoch FROM span)::double precision)
+		WHEN span >= interval '1 minute' AND date_part('epoch', span)::numeric % 86400 = 0
+			THEN date_part('epoch', span)::numeric::bigint / 86400 || ' d'
+		WHEN span >= interval '1 minute' AND date_part('epoch', span)::numeric % 3600 = 0
+			THEN date_part('epoch', span)::numeric::bigint / 3600 || ' h'
+		WHEN span >= interval '1 minute' AND date_part('epoch', span)::numeric % 60 = 0
+			THEN date_part('epoch', span)::numeric::bigint / 60 || ' min'
+		ELSE eros.show_ms(1000 * date_part('epoch', span))
 	END
 $$;
 COMMENT ON FUNCTION eros.show_interval(interval) IS
@@ -2450,7 +2450,7 @@ COMMENT ON FUNCTION eros.top_head(integer) IS 'internal: the first lines of eros
 CREATE FUNCTION eros.top(
 	width integer DEFAULT 80, height integer DEFAULT 24, seconds double precision DEFAULT 5, ascii boolean DEFAULT NULL)
 	RETURNS TABLE (screen text)
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
 	-- psql's own lines: \watch's title and the line after it, the column's name and a rule, the tally and the line after it
 	room integer := greatest(coalesce(height, 24) - 7, 1);
@@ -2486,7 +2486,517 @@ BEGIN
 		ORDER BY n LIMIT room;
 END $$;
 COMMENT ON FUNCTION eros.top(integer, integer, double precision, boolean) IS
-	'a screen like that of top, for psql''s \watch 1: phases with the CPU used of their share, workers, queue, last halts. It fits a terminal of that many columns (at least 72) and lines, with what psql prints around it. Rates are those of about the last so many seconds of this session''s looks; at its first look those of the last minute, or since the server''s start. ascii: bars without block characters, by default when the encoding has none';
+	'a screen like that of top, for psql''s \watch 1: phases with the CPU used of their share, workers, queue, last halts. It fits a terminal of that many columns (at least 72) and lines, with what psql prints around it. Rates are those of about the last so many seconds of this session''s looks; at its first look those since the server''s start. ascii: bars without block characters, by default when the encoding has none';
+
+------------------------------------------------------------------------------
+-- Report: one page for a browser
+------------------------------------------------------------------------------
+
+/*
+ * Whatever was named or written by somebody (and all other text, for good
+ * measure) reaches the page through eros.report_escape() only: report_row()
+ * and report_figure() escape what they are given, so that the functions of the
+ * sections need to think of it only where they write markup themselves.
+ */
+CREATE FUNCTION eros.report_escape(given text) RETURNS text
+	AS 'MODULE_PATHNAME', 'eros_report_escape' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION eros.report_escape(text) IS
+	'internal: a text for HTML or SVG, in text and in attributes, as ASCII: markup and all beyond ASCII as numeric references, what may not stand there as U+FFFD';
+
+CREATE FUNCTION eros.report_row(alignment text, cells text[]) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT '<tr>' || string_agg(CASE substr(alignment, n::integer, 1)
+			WHEN 'h' THEN '<th scope="row">' || eros.report_escape(shown) || '</th>'
+			WHEN 'r' THEN '<td class="r">' || eros.report_escape(shown) || '</td>'
+			WHEN 's' THEN format('<td><span class="state s%s">%s</span></td>',
+				array_position(ARRAY['ok', 'attention', 'to do', 'does not apply', 'critical', 'warning'], cell), eros.report_escape(shown))
+			WHEN 'b' THEN format('<td class="r bar"><span style="width:%s%%"></span>%s</td>',
+				round(100 * greatest(0, least(1, coalesce(nullif(split_part(cell, '|', 1), ''), '0')::numeric)), 1),
+				eros.report_escape(split_part(cell, '|', 2)))
+			ELSE '<td class="l">' || eros.report_escape(shown) || '</td>'
+		END, '' ORDER BY n) || E'</tr>\n'
+	FROM (SELECT cell, coalesce(cell, '-') AS shown, n FROM unnest(cells) WITH ORDINALITY AS c (cell, n)) AS c
+$$;
+COMMENT ON FUNCTION eros.report_row(text, text[]) IS
+	'internal: a row of a table, escaped; how its cells are shown, a letter each: h heading, l text, r number, s state, b a bar given as part|text';
+
+CREATE FUNCTION eros.report_table(caption text, alignment text, head text[], body text) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT format(E'<div class="scroll" role="region" aria-label="%1$s" tabindex="0"><table><caption>%1$s</caption>\n<thead><tr>%2$s</tr></thead>\n<tbody>\n%3$s</tbody></table></div>\n',
+		eros.report_escape(caption),
+		(SELECT string_agg(format('<th scope="col"%s>%s</th>',
+				CASE WHEN substr(alignment, n::integer, 1) IN ('r', 'b') THEN ' class="r"' ELSE '' END, eros.report_escape(h)), '' ORDER BY n)
+			FROM unnest(head) WITH ORDINALITY AS c (h, n)), body)
+$$;
+COMMENT ON FUNCTION eros.report_table(text, text, text[], text) IS
+	'internal: a table with a caption, of rows made by eros.report_row()';
+
+CREATE FUNCTION eros.report_area(upper_edge double precision[], lower_edge double precision[], top double precision, class text)
+	RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	-- steps; a NULL is a gap
+	WITH step AS (
+		SELECT n, round((n - 1) * 1000.0 / cardinality(upper_edge)) AS x0, round(n * 1000.0 / cardinality(upper_edge)) AS x1,
+			   round(400 - 400 * least(1, greatest(0, u / greatest(top, 1e-9)))::numeric) AS y,
+			   round(400 - 400 * least(1, greatest(0, coalesce(l, 0) / greatest(top, 1e-9)))::numeric) AS low,
+			   count(*) FILTER (WHERE u IS NULL) OVER (ORDER BY n) AS island
+		FROM unnest(upper_edge, coalesce(lower_edge, '{}')) WITH ORDINALITY AS e (u, l, n)
+	), part AS (
+		SELECT 'M' || string_agg(format('%s %sH%s', x0, y, x1), 'L' ORDER BY n)
+			|| 'L' || string_agg(format('%s %sH%s', x1, low, x0), 'L' ORDER BY n DESC) || 'Z' AS d
+		FROM step WHERE y IS NOT NULL GROUP BY island
+	)
+	SELECT coalesce(format(E'<path class="%s" d="%s"/>\n', class, string_agg(d, '')), '') FROM part HAVING count(*) > 0
+$$;
+COMMENT ON FUNCTION eros.report_area(double precision[], double precision[], double precision, text) IS
+	'internal: an area between two edges (NULL: above 0) in a drawing of 1000 by 400';
+
+CREATE FUNCTION eros.report_top(value double precision) RETURNS double precision
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(min(m * p), 1) FROM (SELECT 10 ^ floor(log(greatest(value, 1e-3)))) AS d (p), unnest('{1,1.5,2,3,4,5,6,8,10}'::double precision[]) AS m
+	WHERE m * p >= greatest(value, 1e-3) * 0.9999
+$$;
+COMMENT ON FUNCTION eros.report_top(double precision) IS 'internal: the end of an axis for values up to this';
+
+CREATE FUNCTION eros.report_legend(names text[], classes text[]) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT E'<ul class="legend">' || string_agg(format('<li><svg width="12" height="12" aria-hidden="true"><rect class="%s" width="12" height="12"/></svg> %s</li>',
+		class, eros.report_escape(name)), '' ORDER BY n) || E'</ul>\n'
+	FROM unnest(names, classes) WITH ORDINALITY AS l (name, class, n)
+$$;
+COMMENT ON FUNCTION eros.report_legend(text[], text[]) IS 'internal: what the colours of a drawing stand for';
+
+CREATE FUNCTION eros.report_figure(
+	name text, caption text, description text, drawing text, top text, marks text[], legend text DEFAULT '') RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT format(E'<figure>\n<figcaption>%2$s</figcaption>\n<div class="plot"><svg viewBox="0 0 1000 400" preserveAspectRatio="none" role="img" aria-labelledby="%1$s-t %1$s-d"><title id="%1$s-t">%2$s</title><desc id="%1$s-d">%3$s</desc>\n<path class="grid" d="M0 100H1000M0 200H1000M0 300H1000"/>\n%4$s</svg><span class="top" aria-hidden="true">%5$s</span></div>\n<div class="marks" aria-hidden="true">%6$s</div>\n%7$s</figure>\n',
+		name, eros.report_escape(caption), eros.report_escape(description), drawing, eros.report_escape(top),
+		(SELECT string_agg('<span>' || eros.report_escape(m) || '</span>', '' ORDER BY n) FROM unnest(marks) WITH ORDINALITY AS k (m, n)), legend)
+$$;
+COMMENT ON FUNCTION eros.report_figure(text, text, text, text, text, text[], text) IS
+	'internal: a drawing of 1000 by 400 that fills the width, with its name and description for those who do not see it';
+
+CREATE FUNCTION eros.report_section(name text, heading text, body text) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT format(E'<section id="%1$s" aria-labelledby="%1$s-h">\n<h2 id="%1$s-h">%2$s</h2>\n%3$s</section>\n', name, eros.report_escape(heading), body)
+$$;
+COMMENT ON FUNCTION eros.report_section(text, text, text) IS 'internal: a part of the page, with its heading';
+
+CREATE FUNCTION eros.report_unit(value double precision, unit text) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE unit WHEN 'bytes' THEN eros.show_bytes(value::numeric) WHEN 'seconds' THEN eros.show_ms(1000 * value)
+		ELSE eros.show_number(round(value::numeric, 1)) || coalesce(' ' || unit, '') END
+	WHERE value < 'infinity' AND value > '-infinity'
+$$;
+COMMENT ON FUNCTION eros.report_unit(double precision, text) IS 'internal: a value with its unit; NULL when it is not a number';
+
+CREATE TYPE eros.report_sample AS (
+	n integer, at timestamptz, phase smallint, users double precision, granted double precision, used double precision,
+	jobs double precision, bytes double precision);
+COMMENT ON TYPE eros.report_sample IS
+	'internal: a stretch of the day that the report draws, for a phase: users, CPU granted and used in percent of a core, pending jobs; phase 0: active users, the scheduler''s CPU, bytes of the cache';
+
+CREATE FUNCTION eros.report_day() RETURNS SETOF eros.report_sample
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH server AS MATERIALIZED (
+		SELECT h.* FROM eros.history_server h WHERE h.span = interval '1 minute'
+	), day AS (
+		-- 144 stretches: of ten minutes, or less when the history is shorter; of a minute at least
+		SELECT u.until, greatest((u.until - greatest(min(h.sampled_at) - interval '1 minute', u.until - interval '1 day')) / 144,
+			interval '1 minute') AS step
+		FROM server h, (SELECT date_trunc('minute', eros.now()) AS until) AS u
+		GROUP BY u.until
+	), sample AS (
+		SELECT 0::smallint AS phase, h.sampled_at, h.active_users AS users, 0::double precision AS granted, h.scheduler_cpu_ms AS used,
+			   0::bigint AS jobs, h.cache_bytes AS bytes
+		FROM server h
+		UNION ALL
+		SELECT h.phase, h.sampled_at, h.users, h.cpu_granted_ms, h.cpu_used_ms, h.jobs_pending, NULL
+		FROM eros.history_phase h WHERE h.span = interval '1 minute'
+	), measured AS (
+		SELECT 144 - floor(extract(epoch FROM d.until - s.sampled_at) / extract(epoch FROM d.step))::integer AS n, s.phase,
+			   avg(s.users) AS users, avg(s.granted) / 600 AS granted, avg(s.used) / 600 AS used, avg(s.jobs) AS jobs, avg(s.bytes) AS bytes
+		FROM sample s CROSS JOIN day d GROUP BY 1, 2
+	)
+	SELECT g.n, d.until - (144 - g.n) * d.step, p.phase, m.users::double precision, m.granted, m.used, m.jobs::double precision, m.bytes::double precision
+	FROM day d CROSS JOIN generate_series(1, 144) AS g (n)
+	CROSS JOIN (SELECT 0::smallint AS phase UNION ALL SELECT p.phase FROM eros.phase p) AS p
+	LEFT JOIN measured m ON m.n = g.n AND m.phase = p.phase
+	ORDER BY p.phase, g.n
+$$;
+COMMENT ON FUNCTION eros.report_day() IS
+	'internal: the last day, or what there is of it, in 144 stretches for each phase; NULL where the server was down. No row: no history';
+
+CREATE FUNCTION eros.report_marks(day eros.report_sample[]) RETURNS text[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ARRAY(SELECT to_char(t.since + q * (t.until - t.since) / 4, 'HH24:MI')
+		FROM (SELECT max(d.at) AS until, min(d.at) - (max(d.at) - min(d.at)) / 143 AS since FROM unnest(day) d) AS t, generate_series(0, 4) AS q)
+$$;
+COMMENT ON FUNCTION eros.report_marks(eros.report_sample[]) IS 'internal: the times below a drawing of the day';
+
+CREATE FUNCTION eros.report_health() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH problem AS MATERIALIZED (
+		SELECT p.*, row_number() OVER () AS n FROM eros.problems() p
+	)
+	SELECT CASE WHEN count(*) = 0
+		THEN E'<div class="health ok"><p><strong><span aria-hidden="true">&#10003;</span> All is well</strong></p></div>\n'
+		ELSE format(E'<div class="health %s"><ul>\n%s</ul></div>\n',
+			CASE WHEN bool_or(severity = 'critical') THEN 'critical' ELSE 'warning' END,
+			string_agg(format(E'<li><strong>%s: %s.</strong> %s <span class="where">%s</span></li>\n', initcap(eros.report_escape(severity)),
+				eros.report_escape(message), eros.report_escape(hint), eros.report_escape(anchor)), '' ORDER BY n))
+		END
+	FROM problem
+$$;
+COMMENT ON FUNCTION eros.report_health() IS 'internal: is all well';
+
+CREATE FUNCTION eros.report_tiles() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH s AS MATERIALIZED (
+		SELECT * FROM eros.status
+	), h AS MATERIALIZED (
+		SELECT sum(hits) AS hits, sum(hits + misses) AS reads FROM eros.status_handler
+	), tile (name, figure, note) AS (
+		SELECT 'Active users', eros.show_number(s.active_users), format('%s of shared memory', eros.show_bytes(s.tracker_bytes)) FROM s
+		UNION ALL
+		SELECT 'Idle users', eros.show_number(s.idle_users), format('%s came back since the start', eros.show_number(s.returns)) FROM s
+		UNION ALL
+		SELECT 'Jobs pending', eros.show_number(s.jobs_pending), format('%s failed', eros.show_number(s.jobs_failed)) FROM s
+		UNION ALL
+		SELECT 'Workers', s.workers || ' of ' || s.workers_limit, format('%s of %s %% of a core since the start',
+			eros.show_number(round(((s.cpu_used_ms + s.scheduler_cpu_ms) / 10 / greatest(1, extract(epoch FROM clock_timestamp() - s.stats_since)))::numeric, 1)),
+			eros.show_number(round((current_setting('eros.cpu_cap')::double precision * eros.cpu_cores())::numeric)))
+		FROM s
+		UNION ALL
+		SELECT 'Hits', coalesce(round(100.0 * h.hits / nullif(h.reads, 0)) || ' %', '-'), format('of %s reads', eros.show_number(h.reads)) FROM h
+		UNION ALL
+		SELECT 'Halt, 99 %', CASE WHEN t.halts > 0 THEN 'in ' || eros.show_ms(t.p99_ms) ELSE '-' END, format('of %s by returning users', eros.show_number(t.halts))
+		FROM eros.status_halt t
+	)
+	SELECT E'<dl class="tiles">\n' || string_agg(format(E'<div><dt>%s</dt><dd><b>%s</b> <span>%s</span></dd></div>\n',
+		eros.report_escape(name), eros.report_escape(figure), eros.report_escape(note)), '') || E'</dl>\n'
+	FROM tile
+$$;
+COMMENT ON FUNCTION eros.report_tiles() IS 'internal: the figures at a glance';
+
+CREATE FUNCTION eros.report_cpu(day eros.report_sample[]) RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH phase AS MATERIALIZED (
+		SELECT p.phase, p.idle_after, p.cpu_percent,
+			   least(p.cpu_percent * current_setting('eros.workers')::integer, current_setting('eros.cpu_cap')::double precision * eros.cpu_cores()) AS share
+		FROM eros.phase p
+	), curve AS (
+		SELECT d.phase, array_agg(d.used ORDER BY d.n) AS used, array_agg(d.granted ORDER BY d.n) AS granted, avg(d.used) AS mean,
+			   max(d.used) AS most, avg(d.granted) AS mean_granted
+		FROM unnest(day) d GROUP BY d.phase
+	), figure AS (
+		SELECT p.phase, eros.report_figure('cpu' || p.phase,
+			format('Phase %s, idle for %s: %s %% of a core used, %s %% promised', p.phase, eros.show_interval(p.idle_after),
+				eros.show_number(round(c.mean::numeric, 1)), eros.show_number(round(p.share::numeric, 1))),
+			format('CPU of phase %s over time. On average %s percent of a core, at most %s in a stretch, of %s promised; granted, since there was work: %s on average.',
+				p.phase, round(c.mean::numeric, 2), round(c.most::numeric, 2), round(p.share::numeric, 1), round(c.mean_granted::numeric, 2)),
+			eros.report_area(c.granted, NULL, greatest(p.share * 1.05, 1e-3), 'granted')
+				|| eros.report_area(c.used, NULL, greatest(p.share * 1.05, 1e-3), 'f' || p.phase)
+				|| '<path class="promise" d="M0 19H1000"/>',
+			eros.show_number(round(p.share::numeric, 1)) || ' %', eros.report_marks(day),
+			eros.report_legend(ARRAY['used', 'granted, since there was work', 'promised'], ARRAY['f' || p.phase, 'granted', 'promise'])) AS html
+		FROM phase p JOIN curve c USING (phase)
+	)
+	SELECT eros.report_section('cpu', 'CPU against the promise',
+		CASE WHEN cardinality(day) > 0
+			THEN E'<div class="grid">\n' || coalesce((SELECT string_agg(html, '' ORDER BY phase) FROM figure), '') || E'</div>\n'
+				|| E'<details><summary>As a table</summary>\n'
+				|| eros.report_table('CPU used, in percent of a core', 'h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)),
+					ARRAY['until'] || ARRAY(SELECT 'phase ' || p.phase FROM phase p ORDER BY p.phase) || ARRAY['scheduler'],
+					(SELECT string_agg(eros.report_row('h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)), ARRAY[to_char(t.at, 'HH24:MI')] || t.used), '' ORDER BY t.at)
+						FROM (SELECT max(s.at) AS at, array_agg(eros.show_number(round(s.used::numeric, 2)) ORDER BY s.phase = 0, s.phase) AS used
+							FROM (SELECT d.phase, (d.n - 1) / 6 AS hour, max(d.at) AS at, avg(d.used) AS used FROM unnest(day) d GROUP BY 1, 2) AS s
+							GROUP BY s.hour) AS t))
+				|| E'</details>\n'
+			ELSE eros.report_table('Since the server''s start', 'hrrrr', ARRAY['phase', 'share of a core', 'CPU granted', 'CPU used', 'left to others'],
+				(SELECT string_agg(eros.report_row('hrrrr', ARRAY[p.phase || ', idle for ' || eros.show_interval(p.idle_after), p.cpu_percent || ' %',
+					eros.show_ms(p.cpu_granted_ms), eros.show_ms(p.cpu_used_ms), eros.show_ms(p.cpu_yielded_ms)]), '' ORDER BY p.phase)
+				FROM eros.status_phase p)) END)
+$$;
+COMMENT ON FUNCTION eros.report_cpu(eros.report_sample[]) IS 'internal: CPU per phase against its share, over the day';
+
+CREATE FUNCTION eros.report_users(day eros.report_sample[]) RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH stacked AS (
+		SELECT d.*, sum(d.users) OVER (PARTITION BY d.n ORDER BY d.phase DESC) AS upper_edge FROM unnest(day) d
+	), top AS (
+		SELECT eros.report_top(max(upper_edge)) AS top FROM stacked
+	), area AS (
+		SELECT s.phase, eros.report_area(array_agg(s.upper_edge ORDER BY s.n), array_agg(s.upper_edge - s.users ORDER BY s.n), t.top, 'stack f' || s.phase) AS path
+		FROM stacked s CROSS JOIN top t GROUP BY s.phase, t.top
+	), phase AS (
+		SELECT p.phase, p.idle_after FROM eros.phase p
+	)
+	SELECT eros.report_section('users', 'Users by phase',
+		CASE WHEN cardinality(day) > 0
+			THEN eros.report_figure('users-day', 'Users, active and idle',
+				(SELECT 'Users by phase over time, one above the other. Now: '
+					|| string_agg(CASE WHEN s.phase = 0 THEN 'active ' ELSE 'phase ' || s.phase || ': ' END || eros.show_number(round(s.users::numeric)), ', ' ORDER BY s.phase) || '.'
+					FROM stacked s WHERE s.n = 144),
+				(SELECT string_agg(path, '' ORDER BY phase DESC) FROM area), (SELECT eros.show_number(top::numeric) FROM top), eros.report_marks(day),
+				eros.report_legend(ARRAY['active'] || ARRAY(SELECT format('phase %s, idle for %s', p.phase, eros.show_interval(p.idle_after)) FROM phase p ORDER BY p.phase),
+					ARRAY['f0'] || ARRAY(SELECT 'f' || p.phase FROM phase p ORDER BY p.phase)))
+			|| E'<details><summary>As a table</summary>\n'
+			|| eros.report_table('Users, on average', 'h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)),
+				ARRAY['until', 'active'] || ARRAY(SELECT 'phase ' || p.phase FROM phase p ORDER BY p.phase),
+				(SELECT string_agg(eros.report_row('h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)), ARRAY[to_char(t.at, 'HH24:MI')] || t.users), '' ORDER BY t.at)
+					FROM (SELECT max(s.at) AS at, array_agg(eros.show_number(round(s.users::numeric)) ORDER BY s.phase) AS users
+						FROM (SELECT d.phase, (d.n - 1) / 6 AS hour, max(d.at) AS at, avg(d.users) AS users FROM unnest(day) d GROUP BY 1, 2) AS s
+						GROUP BY s.hour) AS t))
+			|| E'</details>\n'
+			ELSE eros.report_table('Users now', 'hrr', ARRAY['phase', 'users', 'crossings since the start'],
+				(SELECT string_agg(eros.report_row('hrr', ARRAY[p.phase || ', idle for ' || eros.show_interval(p.idle_after), eros.show_number(p.users),
+					eros.show_number(p.transitions)]), '' ORDER BY p.phase) FROM eros.status_phase p)) END)
+$$;
+COMMENT ON FUNCTION eros.report_users(eros.report_sample[]) IS 'internal: users by phase, over the day';
+
+CREATE FUNCTION eros.report_queue(day eros.report_sample[]) RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH curve AS (
+		SELECT array_agg(s.jobs ORDER BY s.n) AS jobs, eros.report_top(max(s.jobs)) AS top, max(s.jobs) AS most
+		FROM (SELECT d.n, sum(d.jobs) AS jobs FROM unnest(day) d GROUP BY 1) AS s
+	), queue AS (
+		SELECT q.*, count(*) OVER () AS handlers FROM eros.status_queue q
+		WHERE q.jobs_pending + q.jobs_failed > 0
+		ORDER BY q.oldest_wait DESC NULLS LAST, q.jobs_pending DESC, q.handler LIMIT 20
+	)
+	SELECT eros.report_section('queue', 'Queue',
+		CASE WHEN cardinality(day) > 0 THEN (SELECT eros.report_figure('jobs', 'Pending jobs',
+				format('Pending jobs over time, at most %s.', eros.show_number(round(c.most::numeric))),
+				eros.report_area(c.jobs, NULL, c.top, 'f1'), eros.show_number(c.top::numeric), eros.report_marks(day)) FROM curve c) ELSE '' END
+		|| coalesce((SELECT eros.report_table(format('Handlers with jobs%s, the longest wait first', CASE WHEN min(q.handlers) > 20 THEN format(', 20 of %s', min(q.handlers)) ELSE '' END),
+			'hrrrr', ARRAY['handler', 'phase', 'pending', 'failed', 'oldest waits for'],
+			string_agg(eros.report_row('hrrrr', ARRAY[q.handler, q.phase::text, eros.show_number(q.jobs_pending), eros.show_number(q.jobs_failed),
+				eros.show_ms(1000 * extract(epoch FROM q.oldest_wait)::double precision)]), '' ORDER BY q.oldest_wait DESC NULLS LAST, q.jobs_pending DESC, q.handler))
+			FROM queue q HAVING count(*) > 0), E'<p>No job is pending, and none has failed.</p>\n'))
+$$;
+COMMENT ON FUNCTION eros.report_queue(eros.report_sample[]) IS 'internal: the queue, over the day and now';
+
+CREATE FUNCTION eros.report_halts() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	-- an octave each, from what is below 0.064 ms to what is above 4 s
+	WITH class AS (
+		SELECT least(n, 17)::integer AS n, min(upper_ms) AS upper_ms, sum(halts - before) AS halts
+		FROM (SELECT h.upper_ms, h.halts, row_number() OVER w - 1 AS n, lag(h.halts, 1, 0::bigint) OVER w AS before
+			FROM eros.halt_histogram() h WINDOW w AS (ORDER BY h.upper_ms NULLS LAST)) AS c
+		GROUP BY 1
+	), most AS (
+		SELECT greatest(max(halts), 1) AS most FROM class
+	), h AS (
+		SELECT * FROM eros.status_halt
+	)
+	SELECT eros.report_section('halts', 'How fast a returning user stops the work on him',
+		CASE WHEN (SELECT coalesce(halts, 0) FROM h) = 0 THEN E'<p>No user has come back while a worker computed for him, since the server''s start.</p>\n'
+		ELSE (SELECT eros.report_figure('halt-classes',
+				format('%s halts: half within %s, 99 %% within %s, longest %s; promised below 500 ms', eros.show_number(h.halts), eros.show_ms(h.p50_ms), eros.show_ms(h.p99_ms), eros.show_ms(h.max_ms)),
+				'Histogram of the latencies of halts: '
+					|| (SELECT string_agg(format('%s up to %s', c.halts, eros.show_ms(c.upper_ms)), ', ' ORDER BY c.n) FROM class c WHERE c.halts > 0) || '.',
+				(SELECT string_agg(format(E'<rect class="%s" x="%s" width="50" y="%s" height="%s"/>\n', CASE WHEN c.upper_ms IS NULL OR c.upper_ms > 525 THEN 'bad' ELSE 'f2' END,
+					round(c.n * 1000.0 / 18 + 3), 400 - round(390.0 * c.halts / m.most), round(390.0 * c.halts / m.most)), '' ORDER BY c.n) FROM class c, most m WHERE c.halts > 0)
+					|| format('<path class="promise" d="M%s 0V400"/>', round(14 * 1000.0 / 18)),
+				(SELECT eros.show_number(most) FROM most), ARRAY['0', '0.7 ms', '16 ms', '370 ms', 'more']) FROM h)
+		END
+		|| (SELECT CASE WHEN h.forced > 0 THEN format(E'<p>%s workers were terminated because they did not yield.</p>\n', h.forced) ELSE '' END FROM h))
+$$;
+COMMENT ON FUNCTION eros.report_halts() IS 'internal: the latencies of halts';
+
+CREATE FUNCTION eros.report_cache(day eros.report_sample[]) RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH s AS MATERIALIZED (
+		SELECT i.cache_bytes, nullif(pg_size_bytes(current_setting('eros.cache_limit')), 0) AS cache_limit, i.evicted FROM eros.database_info() i
+	), h AS MATERIALIZED (
+		SELECT sum(hits) AS hits, sum(misses) AS misses, sum(results_expired) AS expired, sum(results_unread) AS unread, sum(results_stored) AS stored FROM eros.status_handler
+	), curve AS (
+		SELECT array_agg(d.bytes ORDER BY d.n) AS bytes, max(d.bytes) AS most FROM unnest(day) d WHERE d.phase = 0
+	), hour AS MATERIALIZED (
+		SELECT k.sampled_at, sum(k.hits) AS hits, sum(k.misses) AS misses, sum(k.results_expired) AS expired, sum(k.results_unread) AS unread
+		FROM eros.history_handler k
+		WHERE k.span = interval '1 hour' AND k.sampled_at > eros.now() - interval '1 day' GROUP BY 1
+	)
+	SELECT eros.report_section('cache', 'Results',
+		E'<div class="grid">\n'
+		|| CASE WHEN cardinality(day) > 0 THEN (SELECT eros.report_figure('cache-bytes',
+				format('%s kept%s', eros.show_bytes(s.cache_bytes), coalesce(format(', of %s', eros.show_bytes(s.cache_limit)), '')),
+				format('Bytes of live results over time, at most %s.', eros.show_bytes(c.most::numeric)),
+				eros.report_area(c.bytes, NULL, t.top, 'f0')
+					|| CASE WHEN s.cache_limit <= t.top THEN format('<path class="promise" d="M0 %sH1000"/>', round((400 - 400 * s.cache_limit / t.top)::numeric)) ELSE '' END,
+				eros.show_bytes(t.top::numeric), eros.report_marks(day))
+			FROM s, curve c, LATERAL (SELECT eros.report_top(c.most / 1048576) * 1048576 AS top) AS t) ELSE '' END
+		|| coalesce((SELECT eros.report_figure('hits', 'Reads that found a result, by hour',
+				'Hit rate by hour: ' || string_agg(format('%s: %s', to_char(sampled_at, 'HH24:MI'), coalesce(round(100 * hits / nullif(hits + misses, 0)) || ' %', 'no read')), ', ' ORDER BY sampled_at) || '.',
+				eros.report_area(array_agg((hits / nullif(hits + misses, 0))::double precision ORDER BY sampled_at), NULL, 1, 'f2'), '100 %',
+				ARRAY[to_char(min(sampled_at) - interval '1 hour', 'HH24:MI'), to_char(max(sampled_at), 'HH24:MI')])
+			FROM hour HAVING count(*) > 1 AND sum(hits + misses) > 0), '')
+		|| E'</div>\n'
+		|| (SELECT eros.report_table('Since the server''s start', 'hrr', ARRAY['results', 'number', 'part'],
+			eros.report_row('hrr', ARRAY['stored', eros.show_number(h.stored), NULL])
+			|| eros.report_row('hrr', ARRAY['reads that found one', eros.show_number(h.hits), coalesce(round(100 * h.hits / nullif(h.hits + h.misses, 0), 1) || ' %', '-')])
+			|| eros.report_row('hrr', ARRAY['reads that found none', eros.show_number(h.misses), coalesce(round(100 * h.misses / nullif(h.hits + h.misses, 0), 1) || ' %', '-')])
+			|| eros.report_row('hrr', ARRAY['expired', eros.show_number(h.expired), NULL])
+			|| eros.report_row('hrr', ARRAY['of these, never read', eros.show_number(h.unread), coalesce(round(100 * h.unread / nullif(h.expired, 0), 1) || ' %', '-')])
+			|| eros.report_row('hrr', ARRAY['evicted at the limit', eros.show_number(s.evicted), NULL])) FROM h, s))
+$$;
+COMMENT ON FUNCTION eros.report_cache(eros.report_sample[]) IS 'internal: the results kept, read, and never read';
+
+CREATE FUNCTION eros.report_handlers() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH handler AS (
+		SELECT h.*, w.unread_percent, w.suggestion, count(*) OVER () AS handlers, sum(h.cpu_used_ms) OVER () AS cpu_of_all,
+			   row_number() OVER (ORDER BY h.error IS NULL, h.cpu_used_ms DESC, h.phase, h.handler) AS n
+		FROM eros.status_handler h LEFT JOIN eros.status_worth w USING (handler)
+	)
+	SELECT eros.report_section('handlers', 'Handlers, by cost',
+		coalesce((SELECT eros.report_table(
+			CASE WHEN min(h.handlers) > 50 THEN format('The 50 of %s handlers that took the most CPU since the server''s start', min(h.handlers))
+				ELSE 'Since the server''s start; worth: of the last 30 days' END,
+			'hrbrrrrl', ARRAY['handler', 'phase', 'CPU', 'users served', 'CPU a user', 'hits', 'unread', 'worth'],
+			string_agg(eros.report_row('hrbrrrrl', ARRAY[h.handler, h.phase::text, concat_ws('|', coalesce(h.cpu_used_ms / nullif(h.cpu_of_all, 0), 0)::numeric, eros.show_ms(h.cpu_used_ms)),
+				eros.show_number(h.users_done), eros.show_ms(h.cost_ms), h.hit_percent || ' %', h.unread_percent || ' %',
+				CASE WHEN h.error IS NOT NULL THEN 'cannot be called: ' || h.error WHEN NOT h.enabled THEN 'disabled' ELSE h.suggestion END]), '' ORDER BY h.n))
+			FROM handler h WHERE h.n <= 50 HAVING count(*) > 0),
+			E'<p>There is no handler yet: register one with eros.add_handler().</p>\n'))
+$$;
+COMMENT ON FUNCTION eros.report_handlers() IS 'internal: the handlers, what they cost and whether it was worth it';
+
+CREATE FUNCTION eros.report_checklist() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT eros.report_section('checklist', 'Checklist for growth',
+		eros.report_table('By the number of users from which it matters', 'hlslll', ARRAY['item', 'level', 'state', 'measured', 'threshold', 'what to do'],
+			coalesce(string_agg(eros.report_row('hlslll', ARRAY[c.topic, c.level, c.state, c.measured, c.threshold, CASE WHEN c.state = 'ok' THEN '' ELSE c.advice END]), '' ORDER BY c.item), '')))
+	FROM eros.checklist() c
+$$;
+COMMENT ON FUNCTION eros.report_checklist() IS 'internal: the growth checklist';
+
+CREATE FUNCTION eros.report_prediction() RETURNS text
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH figure AS (
+		SELECT p.*, row_number() OVER (ORDER BY p.handler IS NOT NULL, p.measured DESC NULLS LAST, p.quantity, p.phase, p.handler) AS n, count(*) OVER () AS figures FROM eros.status_prediction p
+	)
+	SELECT eros.report_section('prediction', 'Prediction',
+		eros.report_table(CASE WHEN min(f.figures) > 30 THEN format('What the formulas of eros.predict() say beside what was measured in 30 days: 30 of %s figures', min(f.figures))
+			ELSE 'What the formulas of eros.predict() say beside what was measured in 30 days' END,
+			'hlrrr', ARRAY['quantity', 'of', 'predicted', 'measured', 'off by'],
+			coalesce(string_agg(eros.report_row('hlrrr', ARRAY[f.quantity, coalesce(f.handler, 'phase ' || f.phase, ''), eros.report_unit(f.predicted, f.unit), eros.report_unit(f.measured, f.unit),
+				f.error_percent || ' %']), '' ORDER BY f.n), '')))
+	FROM figure f WHERE f.n <= 30
+$$;
+COMMENT ON FUNCTION eros.report_prediction() IS 'internal: predicted beside measured';
+
+CREATE FUNCTION eros.report_style() RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $report$
+	SELECT $css$
+:root {
+  color-scheme: light dark;
+  --page: #f4f6f8; --card: #ffffff; --text: #1a2230; --soft: #4f5b6a; --line: #d3d9e0;
+  --ok: #14713a; --attention: #9a4a08; --todo: #1d4ed8; --critical: #b01c1c; --granted: #8a96a5; --promise: #1a2230;
+  --c0: #0f766e; --c1: #2563eb; --c2: #7c3aed; --c3: #be185d; --c4: #b45309; --c5: #4d7c0f; --c6: #0e7490; --c7: #6d28d9; --c8: #9f1239;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #11151b; --card: #1a2029; --text: #e6eaf0; --soft: #a8b3c1; --line: #36404d;
+    --ok: #4ade80; --attention: #fbbf24; --todo: #93c5fd; --critical: #fca5a5; --granted: #6b7a8f; --promise: #e6eaf0;
+    --c0: #2dd4bf; --c1: #60a5fa; --c2: #a78bfa; --c3: #f472b6; --c4: #fbbf24; --c5: #a3e635; --c6: #22d3ee; --c7: #c4b5fd; --c8: #fb7185;
+  }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.25rem 1rem 3rem; max-width: 74rem; background: var(--page); color: var(--text);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { margin: 0; font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { margin: 0 0 .75rem; font-size: 1.15rem; }
+p { margin: 0 0 .5rem; }
+header p, footer p { color: var(--soft); font-size: .875rem; overflow-wrap: anywhere; }
+section, .health { margin-top: 1rem; padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+.health { border-left: .375rem solid var(--attention); overflow-wrap: anywhere; }
+.health.ok { border-left-color: var(--ok); } .health.ok strong { color: var(--ok); }
+.health.critical { border-left-color: var(--critical); }
+.health p { margin: 0; font-size: 1.15rem; } .health ul { margin: 0; padding-left: 1.1rem; }
+.where { color: var(--soft); font-size: .875rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .75rem; margin: 1rem 0 0; }
+.tiles div { padding: .75rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+.tiles dt { color: var(--soft); font-size: .875rem; } .tiles dd { margin: 0; }
+.tiles b { display: block; font-size: 1.5rem; line-height: 1.25; } .tiles span { color: var(--soft); font-size: .8125rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.25rem; }
+figure { margin: 0 0 .75rem; min-width: 0; }
+figcaption { margin-bottom: .375rem; font-size: .9375rem; font-weight: 600; }
+.plot { position: relative; height: 9rem; border-bottom: 1px solid var(--soft); border-left: 1px solid var(--soft); }
+.plot svg { display: block; width: 100%; height: 100%; }
+.plot .top { position: absolute; top: 0; left: .25rem; padding: 0 .25rem; border-radius: .25rem; background: var(--card); color: var(--soft); font-size: .75rem; }
+.marks { display: flex; justify-content: space-between; color: var(--soft); font-size: .75rem; }
+path.grid { fill: none; stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
+path.promise { fill: none; stroke: var(--promise); stroke-width: 1.5; stroke-dasharray: 6 4; vector-effect: non-scaling-stroke; }
+.granted { fill: var(--granted); } rect.promise { fill: var(--promise); } .bad { fill: var(--critical); }
+.f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); } .f4 { fill: var(--c4); }
+.f5 { fill: var(--c5); } .f6 { fill: var(--c6); } .f7 { fill: var(--c7); } .f8 { fill: var(--c8); }
+path.stack { stroke: var(--card); stroke-width: 1; vector-effect: non-scaling-stroke; }
+.legend { display: flex; flex-wrap: wrap; gap: .125rem 1rem; margin: .25rem 0 0; padding: 0; list-style: none; font-size: .8125rem; }
+.scroll { overflow-x: auto; margin-bottom: .5rem; } .scroll:focus-visible { outline: 2px solid var(--todo); }
+table { width: 100%; border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+caption { padding: .25rem 0; text-align: left; color: var(--soft); }
+th, td { padding: .3125rem .625rem .3125rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { font-weight: 600; } tbody th { min-width: 7rem; max-width: 20rem; overflow-wrap: anywhere; } .l { max-width: 26rem; }
+.l:not(:nth-child(2)) { min-width: 9rem; overflow-wrap: anywhere; }
+thead th { color: var(--soft); white-space: nowrap; } .r { text-align: right; white-space: nowrap; }
+.bar { min-width: 6rem; } .bar span { display: block; height: .25rem; margin: 0 0 0 auto; border-radius: .125rem; background: var(--c1); }
+.state { font-weight: 600; white-space: nowrap; }
+.s1 { color: var(--ok); } .s2, .s6 { color: var(--attention); } .s3 { color: var(--todo); } .s4 { color: var(--soft); font-weight: 400; } .s5 { color: var(--critical); }
+.s1::before { content: "\2713\a0"; } .s2::before, .s5::before, .s6::before { content: "!\a0"; } .s3::before { content: "\25cb\a0"; }
+details { font-size: .875rem; } summary { color: var(--soft); cursor: pointer; }
+footer { margin-top: 1rem; }
+@media print { section, figure { break-inside: avoid; } body { max-width: none; } }
+$css$
+$report$;
+COMMENT ON FUNCTION eros.report_style() IS 'internal: how the report looks, by day and by night';
+
+CREATE FUNCTION eros.report() RETURNS text
+	-- compiling the plans would take longer than the page
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	day eros.report_sample[] := ARRAY(SELECT eros.report_day());
+	since timestamptz := (SELECT i.stats_since FROM eros.database_info() i);
+	here text := eros.report_escape(current_database());
+BEGIN
+	RETURN concat(
+		E'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n',
+		E'<meta name="viewport" content="width=device-width, initial-scale=1" />\n',
+		E'<meta name="color-scheme" content="light dark" />\n<meta name="referrer" content="no-referrer" />\n',
+		E'<meta http-equiv="Content-Security-Policy" content="default-src ''none''; style-src ''unsafe-inline''; img-src data:" />\n',
+		-- an empty icon, or the browser asks the server for one
+		E'<link rel="icon" href="data:," />\n',
+		format(E'<title>EROS in %s</title>\n<style>%s</style>\n</head>\n<body>\n', here, eros.report_style()),
+		format(E'<header>\n<h1>EROS in %s</h1>\n<p>%s. Figures since the server''s start, %s ago, where it says nothing else.</p>\n</header>\n<main>\n', here,
+			eros.report_escape(format('EROS %s on PostgreSQL %s, %s', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'eros'),
+				current_setting('server_version'), to_char(eros.now(), 'YYYY-MM-DD HH24:MI TZ'))),
+			eros.report_escape(eros.show_ms(1000 * extract(epoch FROM clock_timestamp() - since)::double precision))),
+		eros.report_health(),
+		eros.report_tiles(),
+		eros.report_cpu(day),
+		eros.report_users(day),
+		eros.report_queue(day),
+		eros.report_halts(),
+		eros.report_cache(day),
+		eros.report_handlers(),
+		eros.report_checklist(),
+		eros.report_prediction(),
+		E'</main>\n<footer><p>Made by SELECT eros.report(). The page loads nothing and knows no users.</p></footer>\n</body>\n</html>');
+END $$;
+COMMENT ON FUNCTION eros.report() IS
+	'a page for the browser, to be saved by psql -XAtc "SELECT eros.report()" > eros.html: is all well, CPU per phase against its share and users by phase over the last day, queue, halts, results, handlers by cost and worth, checklist, prediction. In one file of ASCII that loads nothing; without any user''s id';
+
+DO $$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'eros'::regnamespace AND p.proname ~ '^report(_|$)'
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', f);
+	END LOOP;
+END $$;
 
 ------------------------------------------------------------------------------
 -- Privileges

@@ -194,8 +194,8 @@ eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 	uint64 start_cpu_ns;
 	TimestampTz from = begin_look(handler, &start_cpu_ns);
 	Relation job = eros_open_table("job");
-	Relation index =
-		index_open(get_relname_relid("job_pending_idx", RelationGetNamespace(job)), AccessShareLock);
+	Relation index = index_open(get_relname_relid("job_pending_idx", RelationGetNamespace(job)),
+								AccessShareLock);
 	TupleTableSlot *found = table_slot_create(job, NULL);
 	TupleTableSlot *locked = table_slot_create(job, NULL);
 	IndexScanDesc scan = begin_pending_scan(handler, job, index, from);

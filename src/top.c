@@ -7,7 +7,7 @@
  * two readings of them.  Each session keeps its own readings of the last
  * while, in its own memory, so that nobody else has to: eros.top(), called
  * again and again, shows the last seconds.  A session's first look has nothing
- * to compare with, and the history's last minute takes its place (in SQL).
+ * to compare with, and shows what was since the server's start (in SQL).
  *
  * Nothing here is shared, and nothing but counters is read.
  *

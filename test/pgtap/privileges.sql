@@ -63,7 +63,10 @@ SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_big
   'result_wal_bytes', 'predict', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
   'halt_histogram', 'metrics_text',
   'halt_recent_info', 'recent_rates', 'show_number', 'show_bytes', 'show_ms', 'show_interval', 'show_text', 'show_bar',
-  'top', 'top_head', 'top_phases', 'top_workers', 'top_queue', 'top_halts', 'top_rates'],
+  'top', 'top_head', 'top_phases', 'top_workers', 'top_queue', 'top_halts', 'top_rates',
+  'report', 'report_area', 'report_cache', 'report_checklist', 'report_cpu', 'report_day', 'report_escape', 'report_figure',
+  'report_halts', 'report_handlers', 'report_health', 'report_legend', 'report_marks', 'report_prediction', 'report_queue',
+  'report_row', 'report_section', 'report_style', 'report_table', 'report_tiles', 'report_top', 'report_unit', 'report_users'],
   'what pg_monitor may execute');
 
 -- the developer registers a handler; it runs as him
