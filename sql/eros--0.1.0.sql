@@ -2468,7 +2468,7 @@ BEGIN
 	-- what is left below the fixed lines goes round: a worker, a handler of the queue, a halt
 	spare := room - cardinality(head) - cardinality(phases);
 	parts := ARRAY(
-		SELECT count(*) FILTER (WHERE l.part = p.part)
+		SELECT (count(*) FILTER (WHERE l.part = p.part))::integer
 		FROM generate_series(1, 3) AS p (part) CROSS JOIN (
 			SELECT part FROM (
 				SELECT 1 AS part, generate_subscripts(workers, 1) AS n

@@ -82,7 +82,7 @@ began_anew(const Reading *before, const Reading *now)
 	return false;
 }
 
-/* The kept reading whose age comes nearest to the span that is asked for; NULL when there is none. */
+/* The kept reading whose age comes nearest to the span that is asked for, or NULL. */
 static const Reading *
 find_reading(const Reading *now, double span_ns)
 {
