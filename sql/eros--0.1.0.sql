@@ -1360,7 +1360,7 @@ BEGIN
 		END LOOP;
 	END LOOP;
 	IF (SELECT max(w) FROM unnest(work) w) > 1e-9 THEN
-		RETURN 'infinity';
+		RETURN 'infinity'::double precision;
 	END IF;
 	RETURN seconds;
 END $$;
