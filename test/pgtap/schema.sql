@@ -14,7 +14,7 @@ SELECT views_are('eros', ARRAY['status', 'status_phase', 'status_handler', 'stat
   'the views');
 SELECT set_eq($$SELECT relname::text FROM pg_class WHERE relnamespace = 'eros'::regnamespace
   AND relkind IN ('r', 'p') AND NOT relispartition$$, ARRAY['phase', 'activity', 'handler', 'job', 'cache', 'spilled_touch',
-  'history_ring'], 'the tables');
+  'history_ring', 'snapshot', 'unlogged_mark'], 'the tables');
 SELECT is((SELECT count(*) FROM pg_proc WHERE proname = 'eros_touch' AND pronamespace = 'public'::regnamespace), 5::bigint,
   'eros_touch is in public, for bigint, uuid, text and arrays of bigint and uuid');
 SELECT is((SELECT relpersistence FROM pg_class WHERE oid = 'eros.activity'::regclass), 'u', 'eros.activity is unlogged');
