@@ -9,12 +9,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $nospace = PostgreSQL::Test::Utils::tempdir . '/nospace';
-my $node;
-{
-	local $ENV{LD_PRELOAD} = join ' ', grep { defined } "$FindBin::RealBin/../module/eros_nospace.so", $ENV{LD_PRELOAD};
-	local $ENV{EROS_NOSPACE} = $nospace;
-	$node = eros_node('main', "eros.retry_delay = 100ms\nlog_min_messages = log\n");
-}
+
+# for every start of the server
+$ENV{LD_PRELOAD} = join ' ', grep { defined } "$FindBin::RealBin/../module/eros_nospace.so", $ENV{LD_PRELOAD};
+$ENV{EROS_NOSPACE} = $nospace;
+my $node = eros_node('main', "eros.retry_delay = 100ms\n");
 my $pending = q{SELECT count(*) FROM eros.job};
 
 # Counts the lines of the log that match.
@@ -111,7 +110,7 @@ $node->safe_psql(
 $node->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(51, 60) u');
 polls_to($node, 'postgres', q{SELECT count > 20 FROM eros.status_error WHERE handler = 'fails' AND sqlstate = '40001'}, 'a serialization failure is counted each time');
 cmp_ok(logged(qr/handler "fails" failed: could not serialize/), '<=', 2, 'and logged once a minute');
-is(value($node, 'postgres', q{SELECT count(*) FROM eros.job WHERE status = 'pending'}), 10, 'no job is lost');
+polls_to($node, 'postgres', q{SELECT count(*) FROM eros.job WHERE status = 'pending'}, 'no job is lost', 51);
 $node->safe_psql('postgres', q{UPDATE app.fails SET sqlstate = ''; UPDATE eros.job SET due_at = eros.now(); SELECT eros.disable_handler('fails'), eros.enable_handler('fails')});
 polls_to($node, 'postgres', $pending, 'when it succeeds, all are served', 0);
 
@@ -119,7 +118,7 @@ polls_to($node, 'postgres', $pending, 'when it succeeds, all are served', 0);
 $node->safe_psql(
 	'postgres', q{
 	CREATE FUNCTION app.large(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS $$
-		SELECT u, to_jsonb((SELECT string_agg(md5(random()::text || u), '') FROM generate_series(1, 600))) FROM unnest(user_ids) u
+		SELECT u, to_jsonb((SELECT string_agg(md5(random()::text || n), '') FROM generate_series(1, 600) n)) FROM unnest(user_ids) u
 	$$;
 	SELECT eros.disable_handler('fails'), eros.add_handler('large', 'app.large', phase => 1)});
 $node->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(100, 140) u');
