@@ -282,7 +282,7 @@ eros_governor_charge_cap(uint64 now)
 				  eros_cpu_cap / 100.0 * cores);
 }
 
-/* Reads a file of /proc that is kept open, as far as there is room; false where it cannot be read. */
+/* Reads a file of /proc that is kept open, as far as there is room; false if it cannot be read. */
 static bool
 read_proc(int *fd, const char *path, char *text, Size size)
 {

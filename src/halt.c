@@ -12,8 +12,9 @@
  * The worker goes from RUNNING to COMMITTING, a touch from RUNNING to HALTED,
  * both by compare-and-swap on the word: whoever is first has won, and since
  * the generation is part of the word, a touch that comes late does not hit the
- * next batch.  The reason for the halt is part of it, too.  What was halted is never committed; what is being committed was
- * finished before the user was back.
+ * next batch.  The reason for the halt is part of it, too.  What was halted is
+ * never committed; what is being committed was finished before the user was
+ * back.
  *
  * Touch against claim: the worker publishes first and then drops those of its
  * users who are active; the touch makes the user active first and then looks

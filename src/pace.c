@@ -59,7 +59,7 @@
 /* The timer's period. */
 #define TICK_MS 5
 
-/* A call beyond its quantum pauses whenever it has used so much; a tick's worth, but for a little. */
+/* A call beyond its quantum pauses whenever it has used so much: a little less than a tick. */
 #define SLICE_NS UINT64CONST(4000000)
 
 /* Shorter pauses are put off. */
@@ -372,7 +372,7 @@ at_safe_point(void)
 		give_way();
 	if (eros_governor_uncharged_ns() >= allowance_ns())
 	{
-		/* the timer would charge the same again, wake us, and cost more than a small share is worth */
+		/* it would charge the same again, wake us, and cost more than a small share is worth */
 		disable_timeout(tick_timeout, false);
 		quantum_used = true;
 		eros_governor_charge(worker, phase);
