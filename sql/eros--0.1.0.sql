@@ -158,7 +158,7 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON er
 INSERT INTO eros.phase (phase, idle_after, cpu_percent, batch_size) VALUES
 	(1, '10 minutes', 5, 15),
 	(2, '30 minutes', 15, 75),
-	(3, '60 minutes', 95, 250);
+	(3, '60 minutes', least(95, coalesce(current_setting('eros.cpu_cap', true), '95')::double precision), 250);
 
 CREATE UNLOGGED TABLE eros.activity (
 	user_id uuid PRIMARY KEY,
@@ -654,9 +654,19 @@ CREATE FUNCTION eros.database_info(
 	OUT last_sweep timestamptz, OUT last_maintenance timestamptz, OUT cache_bytes bigint,
 	OUT tracker_users bigint, OUT tracker_capacity bigint, OUT tracker_bytes bigint,
 	OUT tracker_limit_bytes bigint, OUT launcher_pid integer, OUT clock_offset interval,
-	OUT stats_since timestamptz, OUT evicted bigint, OUT paused boolean, OUT gave_way bigint) RETURNS record
+	OUT stats_since timestamptz, OUT evicted bigint, OUT paused boolean, OUT gave_way bigint,
+	OUT known boolean, OUT away boolean, OUT waiting_since timestamptz, OUT failed_starts integer,
+	OUT failed_rounds integer, OUT sqlstate text) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_database_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.database_info() IS 'internal: what shared memory knows of this database; see eros.status';
+
+CREATE FUNCTION eros.databases_info(
+	OUT database oid, OUT scheduler_pid integer, OUT workers integer, OUT held boolean, OUT no_worker_slot boolean,
+	OUT paused boolean, OUT turns bigint, OUT longest_wait_ms double precision, OUT needed_at timestamptz,
+	OUT away boolean, OUT waiting_since timestamptz, OUT failed_starts integer, OUT failed_rounds integer,
+	OUT sqlstate text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'eros_databases_info' LANGUAGE C VOLATILE ROWS 10;
+COMMENT ON FUNCTION eros.databases_info() IS 'internal: how each database of the server is served; see eros.status_database';
 
 CREATE FUNCTION eros.phase_info(
 	OUT phase smallint, OUT users bigint, OUT transitions bigint, OUT batches bigint, OUT users_done bigint,
@@ -881,6 +891,39 @@ COMMENT ON COLUMN eros.status_cache.upper IS 'and before this: then it is droppe
 COMMENT ON COLUMN eros.status_cache.live_bytes IS 'bytes of live results, which eros.cache_limit bounds';
 COMMENT ON COLUMN eros.status_cache.size_bytes IS 'bytes on disk, with indexes and dead rows';
 COMMENT ON COLUMN eros.status_cache.entries IS 'entries, as estimated by the last VACUUM or ANALYZE';
+
+CREATE VIEW eros.status_database AS
+	SELECT d.datname AS database,
+		   CASE
+			WHEN d.datconnlimit = -2 THEN 'left alone: DROP DATABASE was interrupted, repeat it'
+			WHEN NOT d.datallowconn THEN 'left alone: it allows no connections'
+			WHEN d.datistemplate THEN 'left alone: it is a template'
+			WHEN NOT current_setting('eros.enabled')::boolean THEN 'switched off: eros.enabled is off'
+			WHEN i.held THEN 'kept out while a command works on the database or on the extension'
+			WHEN i.failed_starts > 1 AND i.scheduler_pid IS NULL THEN 'its scheduler does not come up: see the server log'
+			WHEN i.failed_rounds > 0 THEN format('its scheduler fails (SQLSTATE %s): see the server log', i.sqlstate)
+			WHEN i.waiting_since IS NOT NULL OR i.no_worker_slot
+				THEN 'waits for a worker slot: raise max_worker_processes or lower eros.workers'
+			WHEN i.paused THEN 'paused'
+			WHEN i.scheduler_pid IS NULL AND NOT i.away THEN 'its scheduler is not running: it is started within seconds'
+			ELSE 'ok'
+		   END AS status,
+		   i.scheduler_pid, coalesce(i.workers, 0) AS workers, i.turns, i.waiting_since, i.longest_wait_ms,
+		   CASE WHEN i.scheduler_pid IS NULL THEN i.needed_at END AS next_turn
+	FROM pg_database d LEFT JOIN eros.databases_info() i ON i.database = d.oid
+	WHERE i.database IS NOT NULL OR (NOT d.datallowconn AND NOT d.datistemplate) OR d.datconnlimit = -2
+	ORDER BY d.datname;
+COMMENT ON VIEW eros.status_database IS 'how each database of the server that has the extension is served, in whichever of them one looks; also databases that cannot be looked at';
+COMMENT ON COLUMN eros.status_database.database IS 'its name';
+COMMENT ON COLUMN eros.status_database.status IS '''ok'', or why it is not served, or not at the moment';
+COMMENT ON COLUMN eros.status_database.scheduler_pid IS 'process of its scheduler; NULL: none runs, which is as it should be when there are fewer worker slots than databases and nothing is due';
+COMMENT ON COLUMN eros.status_database.workers IS 'its workers that run now';
+COMMENT ON COLUMN eros.status_database.turns IS 'how often a scheduler has come up there since the server''s start';
+COMMENT ON COLUMN eros.status_database.waiting_since IS 'since when a scheduler, or a first worker, waits for a slot; NULL: none does';
+COMMENT ON COLUMN eros.status_database.longest_wait_ms IS 'how long a scheduler has had to wait for a slot at most, in ms, waits that are over';
+COMMENT ON COLUMN eros.status_database.next_turn IS 'when a scheduler is needed next, by eros.now(); NULL: one runs, or none is needed until somebody comes';
+GRANT SELECT ON eros.status_database TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eros.databases_info() TO pg_monitor;
 
 ------------------------------------------------------------------------------
 -- History: a sample a minute for a day, one an hour for thirty days
@@ -1749,12 +1792,20 @@ CREATE FUNCTION eros.problems(
 		UNION ALL
 		SELECT 20, 'no_worker_slot', 'critical',
 			   'no free worker slot', 'raise max_worker_processes or lower eros.workers'
-		FROM i WHERE i.no_worker_slot
+		FROM i WHERE i.no_worker_slot OR i.waiting_since IS NOT NULL
 		UNION ALL
 		SELECT 30, 'scheduler_down', 'critical',
 			   'the scheduler of this database is not running', 'it is started within seconds'
 		FROM i WHERE i.scheduler_pid IS NULL AND i.launcher_pid IS NOT NULL AND NOT i.held
-			AND NOT i.no_worker_slot
+			AND NOT i.no_worker_slot AND NOT i.away AND i.known
+		UNION ALL
+		SELECT 15, 'no_room', 'critical',
+			   'there is no room for this database, or it was not looked at yet', 'raise eros.max_databases'
+		FROM i WHERE NOT i.known AND i.launcher_pid IS NOT NULL
+		UNION ALL
+		SELECT 25, 'scheduler_fails', 'critical',
+			   format('the scheduler of this database fails (SQLSTATE %s)', i.sqlstate), 'see the server log'
+		FROM i WHERE i.failed_rounds > 0
 		UNION ALL
 		SELECT 50, 'touches_lost', 'critical',
 			   format('%s touches were lost where nothing can be written', i.touches_lost), 'raise eros.tracker_memory'
@@ -1965,7 +2016,7 @@ CREATE VIEW eros.metric_family AS
 		('tracker', 'eros_tracker_reserved_bytes', 'gauge', '{}', 'Shared memory reserved for active users'),
 
 		('database', 'eros_database_healthy', 'gauge', '{}', '1 while eros.status says ok'),
-		('database', 'eros_database_scheduler_up', 'gauge', '{}', '1 while the scheduler of the database runs'),
+		('database', 'eros_database_scheduler_up', 'gauge', '{}', '1 while the scheduler of the database runs, or is not needed'),
 		('database', 'eros_database_paused', 'gauge', '{}', '1 between eros.pause() and eros.resume()'),
 		('database', 'eros_database_worker_slot_missing', 'gauge', '{}', '1 while max_worker_processes leaves no slot'),
 		('database', 'eros_database_active_users', 'gauge', '{}', 'Active users of the database in shared memory'),
@@ -2078,7 +2129,7 @@ CREATE VIEW eros.metrics AS
 		CROSS JOIN (SELECT s.status, s.idle_users FROM eros.status s) s
 		CROSS JOIN LATERAL (VALUES
 			('healthy', (s.status = 'ok')::integer),
-			('scheduler_up', (i.scheduler_pid IS NOT NULL)::integer),
+			('scheduler_up', (i.scheduler_pid IS NOT NULL OR i.away)::integer),
 			('paused', i.paused::integer),
 			('worker_slot_missing', i.no_worker_slot::integer),
 			('active_users', i.active_users),

@@ -47,6 +47,9 @@ typedef void (*shmem_request_hook_type)(void);
 #define eros_chain_shmem_request() ((void) prev_shmem_request_hook)
 #endif
 
+/* The connection limit of a database whose DROP was interrupted, named since 15.4. */
+#define EROS_INVALID_DATABASE (-2)
+
 /* Since 15, a prefix of settings can be reserved. */
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)

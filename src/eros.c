@@ -50,7 +50,7 @@ bool eros_enabled = true;
 bool eros_developer = false;
 int eros_workers = 1;
 int eros_max_workers = 16;
-int eros_max_databases = 64;
+int eros_max_databases = 128;
 int eros_max_handlers = 128;
 int eros_tracker_memory_kb = 65536;
 int eros_quantum_ms = 100;
@@ -69,6 +69,7 @@ int eros_max_snapshot_age_ms = 600000;
 int eros_work_mem_kb = 1024;
 int eros_nice = 0;
 bool eros_foreground_first = true;
+int eros_turn_ms = 10000;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -155,7 +156,8 @@ define_settings(void)
 	DefineCustomIntVariable("eros.max_workers", "Workers of the whole server, at most.", NULL,
 							&eros_max_workers, 16, 1, 1024, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.max_databases", "Databases that may have the extension.", NULL,
-							&eros_max_databases, 64, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							&eros_max_databases, 128, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL,
+							NULL);
 	DefineCustomIntVariable("eros.max_handlers",
 							"Handlers of the whole server whose figures are kept.", NULL,
 							&eros_max_handlers, 128, 1, 10000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
@@ -219,6 +221,10 @@ define_settings(void)
 							 "Takes less than the phases' shares while the machine is contended.",
 							 "Judged by how long workers wait for a CPU, down to a hundredth.",
 							 &eros_foreground_first, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("eros.turn",
+							"Databases that share too few worker slots are served for so long.",
+							"A database that has nothing to do makes room at once.", &eros_turn_ms,
+							10000, 10, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("eros.nice", "Niceness of workers, set when they start.",
 							"Of little effect where each session is scheduled as a group.",
 							&eros_nice, 0, 0, 19, PGC_SIGHUP, 0, NULL, NULL, NULL);
@@ -508,14 +514,43 @@ eros_forget_database(Oid dboid, bool only_if_absent)
 	return true;
 }
 
-/* Wakes the scheduler of a database, if it runs. */
+/* Wakes the scheduler of a database, or has one started if it has left by itself. */
 void
 eros_set_latch_of_scheduler(ErosDatabase *db)
 {
 	Latch *latch = db->scheduler_latch;
 
-	if (OidIsValid(db->dboid) && latch != NULL)
+	if (!OidIsValid(db->dboid))
+		return;
+	if (latch != NULL)
 		SetLatch(latch);
+	eros_need_scheduler_at(db, DT_NOBEGIN);
+}
+
+/*
+ * Has a database's scheduler started by then, if the last one has left by
+ * itself.  Costs a look at shared memory when that is known.
+ *
+ * Whoever calls it has written first what the scheduler is to see.  A
+ * scheduler that leaves says so first, and then looks once more.
+ */
+void
+eros_need_scheduler_at(ErosDatabase *db, TimestampTz at)
+{
+	uint64 needed_at;
+
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&db->away) == 0)
+		return;
+	needed_at = pg_atomic_read_u64(&db->needed_at);
+	while ((TimestampTz) needed_at > at)
+	{
+		if (pg_atomic_compare_exchange_u64(&db->needed_at, &needed_at, (uint64) at))
+		{
+			eros_launcher_wake();
+			break;
+		}
+	}
 }
 
 /* Adds to a counter that is shown as never negative. */
@@ -752,8 +787,10 @@ at_transaction_end(XactEvent event, void *arg)
 		for (int i = 0; i < ncommit_actions; i++)
 			eros_count(commit_actions[i].counter, commit_actions[i].delta);
 		db = ncommit_actions > 0 ? eros_my_database() : NULL;
-		if (db != NULL && pg_atomic_exchange_u32(&db->dozing, 0) != 0)
-			eros_set_latch_of_scheduler(db); /* a touch was spilled, a job put back */
+		/* a touch was spilled, a job put back; of what a worker does it tells at its end */
+		if (db != NULL && (pg_atomic_exchange_u32(&db->dozing, 0) != 0 ||
+						   (pg_atomic_read_u32(&db->away) != 0 && MyBackendType != B_BG_WORKER)))
+			eros_set_latch_of_scheduler(db);
 		if (config_changed_level > 0 || announced_level > 0)
 		{
 			if (announced_level > 0)

@@ -174,6 +174,14 @@ typedef struct ErosLatency
 #define EROS_SAMPLED_OF_PHASE 8
 #define EROS_SAMPLED_OF_HANDLER 20
 
+/* What the launcher asks of a scheduler while other databases wait for a slot. */
+typedef enum ErosLeave
+{
+	EROS_LEAVE_NOT = 0,
+	EROS_LEAVE_WHEN_IDLE, /* when it has nothing to do for a while */
+	EROS_LEAVE_NOW		  /* its turn is over: its workers after their batch, too */
+} ErosLeave;
+
 typedef struct ErosPhaseCounters
 {
 	pg_atomic_uint64 users;		  /* idle users in this phase now */
@@ -208,6 +216,20 @@ typedef struct ErosDatabase
 	uint32 announced;	 /* CREATE EXTENSIONs so far */
 	bool no_worker_slot; /* max_worker_processes is exhausted */
 	bool by_pg_cron;	 /* pg_cron has this database's maintenance */
+	bool scheduler_up;	 /* the scheduler has found the extension */
+
+	/* turns, when there are more databases than worker slots; see launcher.c */
+	pg_atomic_uint32 leave;				  /* ErosLeave */
+	pg_atomic_uint32 away;				  /* the last scheduler has left by itself */
+	pg_atomic_uint64 needed_at;			  /* ... when the next is needed; TimestampTz */
+	pg_atomic_uint64 first_idle_us;		  /* ... who comes now can be idle after this */
+	pg_atomic_uint64 waiting_since;		  /* a scheduler waits for a slot; TimestampTz, 0: not */
+	pg_atomic_uint64 worker_wanted_since; /* ... the first worker does */
+	pg_atomic_uint64 longest_wait_us;	  /* of a scheduler for its slot */
+	pg_atomic_uint64 turns;				  /* schedulers that came up */
+	pg_atomic_uint32 failed_starts;		  /* schedulers that did not, since the last that did */
+	pg_atomic_uint32 failed_rounds;		  /* rounds that failed, since the last that did not */
+	pg_atomic_uint32 failed_sqlstate;	  /* with which error */
 
 	pg_atomic_uint64 config_generation; /* raised when phases or handlers change */
 	pg_atomic_uint32 wants_room;		/* a touch found its partition full */
@@ -318,6 +340,15 @@ typedef struct ErosReadWindow
 	uint8 registers[1 << EROS_READ_BITS];
 } ErosReadWindow;
 
+/* How far a scheduler that has left had come with a handler; see sweep.c. */
+typedef struct ErosHandlerProgress
+{
+	uint64 generation; /* of the configuration; 0: nothing is kept */
+	TimestampTz refreshed_upto;
+	bool backfilled;
+	ErosKey backfill_from;
+} ErosHandlerProgress;
+
 /*
  * The counters of one handler, since the server's start.  Found by database
  * and handler_id; the slot is taken under the slot lock at the first use.
@@ -355,6 +386,7 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 wal_bytes;	   /* written by its batches */
 	pg_atomic_uint64 next_due;	   /* TimestampTz of its first job, as the scheduler saw it */
 	uint64 sampled[2][EROS_SAMPLED_OF_HANDLER]; /* as of the last two samples */
+	ErosHandlerProgress progress;
 	ErosReadWindow windows[EROS_READ_WINDOWS];
 } ErosHandlerStats;
 
@@ -392,6 +424,9 @@ typedef struct ErosShared
 	pg_atomic_uint64 cap_allowed_at_ns; /* the hard cap's bucket */
 	pg_atomic_uint32 cron_request;		/* raised to have pg_cron's jobs reconciled */
 	pg_atomic_uint32 cron_done;			/* the last request that was carried out */
+	pg_atomic_uint32 waiting;			/* databases that wait for a worker slot */
+	pg_atomic_uint32 no_slot;			/* processes for which there was none, so far */
+	pg_atomic_uint64 no_slot_at_ns;		/* when that was the last time, monotonic */
 	TimestampTz started;
 	ErosError errors[EROS_ERRORS];
 } ErosShared;
@@ -411,6 +446,7 @@ extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
 extern int eros_forget_dropped_handlers(const ErosConfig *config, int32 *dropped);
 extern bool eros_forget_database(Oid dboid, bool only_if_absent);
 extern void eros_set_latch_of_scheduler(ErosDatabase *db);
+extern void eros_need_scheduler_at(ErosDatabase *db, TimestampTz at);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_config_changed_on_commit(void);
@@ -459,6 +495,7 @@ extern int eros_max_snapshot_age_ms;
 extern int eros_work_mem_kb;
 extern int eros_nice;
 extern bool eros_foreground_first;
+extern int eros_turn_ms;
 
 /* ------------------------------------------------------------------------
  * Active users (tracker.c)
@@ -695,6 +732,9 @@ extern void eros_sweep_set_back(ErosSweep *sweep, TimestampTz now);
 extern void eros_sweep_rehome(void);
 extern TimestampTz eros_sweep_next(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_sees_returns(ErosSweep *sweep);
+extern TimestampTz eros_sweep_next_without_us(ErosSweep *sweep, TimestampTz now);
+extern void eros_sweep_keep_progress(ErosSweep *sweep);
+extern void eros_sweep_take_progress(ErosSweep *sweep);
 extern int64 eros_sweep_interval_us(void);
 extern void eros_sweep_recount(void);
 extern int64 eros_sweep_restore(const ErosIdleUser *users, int nusers, TimestampTz now);
@@ -719,6 +759,8 @@ extern void eros_owners_after_utility(struct Node *stmt, struct List *roles);
 extern void eros_launcher_register(void);
 extern void eros_launcher_install_hooks(void);
 extern void eros_launcher_wake(void);
+extern void eros_launcher_note_no_slot(ErosDatabase *db);
+extern bool eros_launcher_is_waited_for(ErosDatabase *db);
 extern void eros_process_init(Oid dboid, const char *name);
 
 /* What EROS's processes wait for, by name in pg_stat_activity since 17. */

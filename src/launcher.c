@@ -64,15 +64,31 @@
 /* How long DDL waits for EROS to leave. */
 #define LEAVE_TIMEOUT_MS 10000
 
-/* What the launcher knows of a database. */
+/* A scheduler that has been on its way for so long does not keep the next from being started. */
+#define START_MS 2000
+
+/* While databases wait for a slot, it is looked whether there is one so often. */
+#define RETRY_MS 200
+
+/* A limit on slots that was met longer ago than this is tried again. */
+#define CAPACITY_TRUST_MS 1000
+
+/* A lack of slots is a new one, to be logged, when there was none for so long. */
+#define QUIET_NS UINT64CONST(600000000000)
+
+/* What the launcher knows of a database.  Times are monotonic, in ms; 0: not. */
 typedef struct KnownDatabase
 {
 	Oid dboid;
 	bool exists;					/* seen in the last look at pg_database */
 	bool absent;					/* looked at: has no extension */
-	bool running;					/* its scheduler has found the extension */
-	bool blocked;					/* no slot was free for it */
+	bool has_extension;				/* a scheduler has found it */
+	bool blocked;					/* eros.max_databases is exhausted */
+	bool due;						/* a scheduler is wanted now */
+	bool asked;						/* make_room() has been here */
 	BackgroundWorkerHandle *handle; /* of its scheduler */
+	uint64 started_ms;				/* when that was started */
+	uint64 waiting_ms;				/* since when it has been due without getting one */
 	uint64 start_after_ms;
 	uint64 backoff_ms;
 } KnownDatabase;
@@ -84,6 +100,14 @@ static bool holding = false;
 
 static KnownDatabase *known = NULL;
 static int nknown = 0;
+
+/*
+ * The processes of EROS that found a slot when one more did not; INT_MAX: that
+ * has not happened lately.
+ */
+static int capacity = INT_MAX;
+static uint64 capacity_ms = 0; /* when that was, or when it was last tried again */
+static uint64 lacked_ms = 0;   /* when there was last no room for somebody */
 static MemoryContext launcher_context = NULL;
 
 /* ------------------------------------------------------------------------
@@ -262,7 +286,8 @@ look_at_databases(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (database->datallowconn && !database->datistemplate)
+		if (database->datallowconn && !database->datistemplate &&
+			database->datconnlimit != EROS_INVALID_DATABASE)
 			know(database->oid)->exists = true;
 	}
 	table_endscan(scan);
@@ -329,87 +354,494 @@ is_held(ErosDatabase *slot)
 	return false;
 }
 
-/*
- * Sees to one database: starts its scheduler if it is missing.  Returns
- * whether one is on its way that has yet to say whether the extension is
- * there.
- */
+/* Has the next try to start a scheduler wait, twice as long each time. */
+static void
+back_off(KnownDatabase *database, uint64 now_ms)
+{
+	database->backoff_ms = Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
+	database->start_after_ms = now_ms + database->backoff_ms;
+}
+
+/* Notes how a scheduler fares that runs, or is on its way. */
+static void
+note_running(KnownDatabase *database, ErosDatabase *slot)
+{
+	if (slot == NULL || !slot->scheduler_up)
+		return;
+	if (pg_atomic_read_u32(&slot->failed_rounds) == 0)
+		database->backoff_ms = 0;
+	if (!database->has_extension)
+		pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+	database->has_extension = true;
+}
+
+/* Notes that a scheduler has ended, and when the next may be started. */
+static void
+note_ended(KnownDatabase *database, ErosDatabase *slot, uint64 now_ms)
+{
+	pfree(database->handle);
+	database->handle = NULL;
+	database->started_ms = 0;
+	if (slot == NULL)
+		return;
+	if (slot->state == EROS_DB_ABSENT)
+	{
+		database->absent = true;
+		database->has_extension = false;
+		database->backoff_ms = 0;
+		database->start_after_ms = 0;
+		if (eros_forget_database(database->dboid, true))
+		{
+			pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+			return;
+		}
+		database->absent = false; /* it has just been created */
+		return;
+	}
+	if (pg_atomic_read_u32(&slot->away) != 0)
+		return;						 /* it has left by itself */
+	database->has_extension = false; /* its maintenance may have been forgotten */
+	pg_atomic_fetch_add_u32(&slot->failed_starts, 1);
+	back_off(database, now_ms);
+}
+
+/* Tells whether a database's scheduler is on its way. */
 static bool
-see_to(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
+is_starting(const KnownDatabase *database, const ErosDatabase *slot)
+{
+	return database->handle != NULL && (slot == NULL || !slot->scheduler_up);
+}
+
+/* The slot of a database that has none yet; NULL, with a warning, when all are taken. */
+static ErosDatabase *
+make_slot(KnownDatabase *database)
+{
+	ErosDatabase *slot = eros_database_slot(database->dboid, true);
+
+	if (slot == NULL && !database->blocked)
+		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						  errmsg("EROS cannot look at database %u", database->dboid),
+						  errhint("Raise eros.max_databases and restart the server.")));
+	database->blocked = slot == NULL;
+	return slot;
+}
+
+/*
+ * Sees how it is with one database's scheduler: whether it runs, has ended, or
+ * is wanted.  When it will be wanted later, *next_ms says when to look again.
+ */
+static void
+look_at(KnownDatabase *database, uint64 now_ms, uint64 *next_ms)
 {
 	ErosDatabase *slot = eros_database_slot(database->dboid, false);
 	pid_t pid;
 
+	database->due = false;
+	if (database->handle != NULL && GetBackgroundWorkerPid(database->handle, &pid) != BGWH_STOPPED)
+	{
+		note_running(database, slot);
+		return;
+	}
 	if (database->handle != NULL)
 	{
-		if (GetBackgroundWorkerPid(database->handle, &pid) != BGWH_STOPPED)
-		{
-			if (slot != NULL && slot->state == EROS_DB_RUNNING)
-			{
-				database->backoff_ms = 0;
-				if (!database->running)
-					pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
-				database->running = true;
-				return false;
-			}
-			return true; /* it will tell */
-		}
-		pfree(database->handle);
-		database->handle = NULL;
-		database->running = false;
-		database->backoff_ms = Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
-		database->start_after_ms = now_ms + database->backoff_ms;
-		if (slot != NULL && slot->state == EROS_DB_ABSENT)
-		{
-			database->absent = true;
-			database->backoff_ms = 0;
-			database->start_after_ms = 0;
-			if (eros_forget_database(database->dboid, true))
-			{
-				pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
-				return false;
-			}
-			database->absent = false;
-		}
+		note_ended(database, slot, now_ms);
+		slot = eros_database_slot(database->dboid, false);
 	}
 	if (database->absent && slot != NULL)
-	{
-		/* announced: the extension has been created */
-		database->absent = false;
-	}
+		database->absent = false; /* announced: the extension has been created */
 	if (database->absent || (slot != NULL && (is_held(slot) || slot->scheduler_pid != 0)))
-		return false;
-	if (slot == NULL)
-		slot = eros_database_slot(database->dboid, true);
-	if (slot == NULL)
-	{
-		if (!database->blocked)
-			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-							  errmsg("EROS cannot look at database %u", database->dboid),
-							  errhint("Raise eros.max_databases and restart the server.")));
-		database->blocked = true;
-		return false;
-	}
+		return;
 	if (database->start_after_ms > now_ms)
 	{
 		*next_ms = Min(*next_ms, database->start_after_ms);
+		return;
+	}
+	if (slot != NULL && pg_atomic_read_u32(&slot->away) != 0)
+	{
+		TimestampTz needed_at = (TimestampTz) pg_atomic_read_u64(&slot->needed_at);
+		TimestampTz now = eros_now();
+
+		if (needed_at > now || !eros_enabled)
+		{
+			if (needed_at - now < NAPTIME_MS * INT64CONST(1000) && needed_at > now)
+				*next_ms = Min(*next_ms, now_ms + (uint64) (needed_at - now) / 1000 + 1);
+			return;
+		}
+	}
+	database->due = true;
+}
+
+/* Counts the workers of a database (InvalidOid: of all), those on their way included. */
+static int
+count_workers(Oid dboid)
+{
+	int workers = 0;
+
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		Oid owner = eros_workers_array[i].dboid;
+
+		if (OidIsValid(owner) && (!OidIsValid(dboid) || owner == dboid))
+			workers++;
+	}
+	LWLockRelease(eros_shared->lock);
+	return workers;
+}
+
+/*
+ * Counts the databases that have a scheduler, and the slots that EROS takes
+ * when each of them has a worker, too.
+ */
+static int
+count_slots(int *nschedulers)
+{
+	int slots = count_workers(InvalidOid);
+
+	*nschedulers = 0;
+	for (int i = 0; i < nknown; i++)
+	{
+		if (known[i].handle == NULL)
+			continue;
+		slots++;
+		(*nschedulers)++;
+		if (eros_workers > 0 && count_workers(known[i].dboid) == 0)
+			slots++;
+	}
+	return slots;
+}
+
+/*
+ * Remembers that there was no slot for one process more than there are.  Some
+ * of those that there were may have gone since, so only the first time the
+ * count is believed.
+ */
+static void
+note_capacity(uint64 now_ms)
+{
+	int processes = count_workers(InvalidOid);
+
+	for (int i = 0; i < nknown; i++)
+	{
+		if (known[i].handle != NULL)
+			processes++;
+	}
+	capacity = Max(capacity == INT_MAX ? processes : Max(processes, capacity - 1), 1);
+	capacity_ms = lacked_ms = now_ms;
+}
+
+/*
+ * Counts a worker, or a scheduler, for which there was no slot; says so in the
+ * log when that begins.
+ */
+void
+eros_launcher_note_no_slot(ErosDatabase *db)
+{
+	uint64 now_ns = eros_monotonic_ns();
+	uint64 last_ns = pg_atomic_exchange_u64(&eros_shared->no_slot_at_ns, now_ns);
+
+	if (last_ns == 0 || now_ns - last_ns > QUIET_NS)
+		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						  errmsg("no free worker slot for EROS in database %u", db->dboid),
+						  errdetail("Databases are served in turns while there are too few."),
+						  errhint("Raise max_worker_processes (or eros.max_workers), or lower "
+								  "eros.workers.")));
+	db->no_worker_slot = true;
+	pg_atomic_fetch_add_u32(&eros_shared->no_slot, 1);
+	eros_launcher_wake();
+}
+
+/* Tells whether other databases than this one wait for a slot. */
+bool
+eros_launcher_is_waited_for(ErosDatabase *db)
+{
+	bool waits = pg_atomic_read_u64(&db->waiting_since) != 0 ||
+				 pg_atomic_read_u64(&db->worker_wanted_since) != 0;
+
+	return pg_atomic_read_u32(&eros_shared->waiting) > (waits ? 1 : 0);
+}
+
+/*
+ * Tells whether one database more may have a scheduler: so that each that has
+ * one has room for a worker.  Whoever is alone always may.
+ */
+static bool
+has_room(uint64 now_ms)
+{
+	int nschedulers;
+	int slots = count_slots(&nschedulers);
+
+	if (capacity == INT_MAX || nschedulers == 0)
+		return true;
+	if (slots + (eros_workers > 0 ? 2 : 1) <= capacity)
+		return true;
+	lacked_ms = now_ms;
+	if (now_ms - capacity_ms < CAPACITY_TRUST_MS)
+		return false;
+	capacity_ms = now_ms; /* others may have given slots back: try one */
+	return true;
+}
+
+/* Of those that are due, the one that has waited for the longest, or NULL. */
+static KnownDatabase *
+first_in_line(void)
+{
+	KnownDatabase *first = NULL;
+
+	for (int i = 0; i < nknown; i++)
+	{
+		if (known[i].due && (first == NULL || known[i].waiting_ms < first->waiting_ms))
+			first = &known[i];
+	}
+	return first;
+}
+
+/* Starts the scheduler of the database that is first in line; returns whether that worked. */
+static bool
+start_next(uint64 now_ms)
+{
+	KnownDatabase *database = first_in_line();
+	ErosDatabase *slot;
+	int nschedulers;
+
+	if (database == NULL || !has_room(now_ms))
+		return false;
+	database->due = false;
+	slot = make_slot(database);
+	if (slot == NULL)
+	{
+		back_off(database, now_ms);
 		return false;
 	}
-	if (start_scheduler(database, slot))
+	pg_atomic_write_u32(&slot->leave, EROS_LEAVE_NOT);
+	if (!start_scheduler(database, slot))
 	{
-		slot->no_worker_slot = false;
-		return true;
+		eros_launcher_note_no_slot(slot);
+		note_capacity(now_ms);
+		database->due = true;
+		return false;
 	}
-	if (!slot->no_worker_slot)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no free slot for the scheduler of EROS in database %u", database->dboid),
-				 errhint("Raise max_worker_processes.")));
-	slot->no_worker_slot = true;
-	database->backoff_ms = Min(Max(database->backoff_ms * 2, MIN_BACKOFF_MS), MAX_BACKOFF_MS);
-	database->start_after_ms = now_ms + database->backoff_ms;
-	*next_ms = Min(*next_ms, database->start_after_ms);
-	return false;
+	slot->no_worker_slot = false;
+	database->started_ms = now_ms;
+	if (capacity != INT_MAX)
+		capacity = Max(capacity, count_slots(&nschedulers)); /* the worker will tell */
+	return true;
+}
+
+/* Notes in its slot whether a database waits for its scheduler, for the status. */
+static void
+note_wait(ErosDatabase *slot, bool waits)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since = (TimestampTz) pg_atomic_read_u64(&slot->waiting_since);
+
+	if (waits && since == 0)
+		pg_atomic_write_u64(&slot->waiting_since, (uint64) now);
+	else if (!waits && since != 0)
+	{
+		pg_atomic_write_u64(&slot->waiting_since, 0);
+		if (now - since > (int64) pg_atomic_read_u64(&slot->longest_wait_us))
+			pg_atomic_write_u64(&slot->longest_wait_us, (uint64) (now - since));
+	}
+}
+
+/*
+ * Counts who waits for a slot.  Who is only waiting until the one before is up
+ * does not.
+ */
+static void
+note_waiting(uint64 now_ms)
+{
+	bool lacking = capacity != INT_MAX;
+	uint32 waiting = 0;
+
+	for (int i = 0; i < nknown; i++)
+	{
+		ErosDatabase *slot = eros_database_slot(known[i].dboid, false);
+		bool waits = lacking && known[i].due;
+
+		if (!known[i].due)
+			known[i].waiting_ms = 0;
+		if (slot != NULL)
+		{
+			note_wait(slot, waits);
+			waits = waits || pg_atomic_read_u64(&slot->worker_wanted_since) != 0;
+		}
+		waiting += waits;
+	}
+	pg_atomic_write_u32(&eros_shared->waiting, waiting);
+	if (now_ms - lacked_ms > NAPTIME_MS)
+		capacity = INT_MAX;
+}
+
+/* Has the scheduler look again that has been without a worker for the longest. */
+static void
+wake_first_without_worker(void)
+{
+	ErosDatabase *first = NULL;
+	TimestampTz since = DT_NOEND;
+
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		ErosDatabase *slot = &eros_databases[i];
+		TimestampTz wanted = (TimestampTz) pg_atomic_read_u64(&slot->worker_wanted_since);
+
+		if (OidIsValid(slot->dboid) && wanted != 0 && wanted < since)
+		{
+			first = slot;
+			since = wanted;
+		}
+	}
+	if (first != NULL && first->scheduler_latch != NULL)
+		SetLatch(first->scheduler_latch);
+	LWLockRelease(eros_shared->lock);
+}
+
+/* Asks a scheduler to leave, or not to, and has it and its workers see that. */
+static void
+ask_to_leave(ErosDatabase *slot, ErosLeave leave)
+{
+	if (pg_atomic_exchange_u32(&slot->leave, leave) == (uint32) leave || leave == EROS_LEAVE_NOT)
+		return;
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	if (slot->scheduler_latch != NULL)
+		SetLatch(slot->scheduler_latch);
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].dboid == slot->dboid && eros_workers_array[i].latch != NULL)
+			SetLatch(eros_workers_array[i].latch);
+	}
+	LWLockRelease(eros_shared->lock);
+}
+
+/*
+ * Makes room for those who wait: whoever has nothing to do leaves, and those
+ * whose turn is over, as many as wait, and those who are too many for each to
+ * have a worker.  The longest turns end first.
+ */
+static void
+make_room(uint64 now_ms)
+{
+	int waiting = (int) pg_atomic_read_u32(&eros_shared->waiting);
+	int nschedulers;
+	int excess = count_slots(&nschedulers) - capacity;
+	int left = 0;
+
+	excess = capacity == INT_MAX || waiting == 0 ? 0 : Max(excess, 0);
+	for (int n = 0; n < nknown; n++)
+	{
+		KnownDatabase *oldest = NULL;
+		ErosDatabase *slot;
+		ErosLeave leave = EROS_LEAVE_NOT;
+
+		/* those that were started earlier come first; each is taken once */
+		for (int i = 0; i < nknown; i++)
+		{
+			if (known[i].handle != NULL && !known[i].asked &&
+				(oldest == NULL || known[i].started_ms < oldest->started_ms))
+				oldest = &known[i];
+		}
+		if (oldest == NULL)
+			break;
+		oldest->asked = true;
+		slot = eros_database_slot(oldest->dboid, false);
+		if (slot == NULL || !slot->scheduler_up)
+			continue;
+		if (eros_launcher_is_waited_for(slot))
+		{
+			bool over = now_ms - oldest->started_ms >= (uint64) eros_turn_ms && left < waiting;
+
+			leave = EROS_LEAVE_WHEN_IDLE;
+			if ((over || excess > 0) && nschedulers - left > (over ? 0 : 1))
+			{
+				leave = EROS_LEAVE_NOW;
+				left++;
+				excess -= 2;
+			}
+		}
+		ask_to_leave(slot, leave);
+	}
+	for (int i = 0; i < nknown; i++)
+		known[i].asked = false;
+}
+
+/* Has every database looked at again whose scheduler has left, when a setting has changed. */
+static void
+note_settings(void)
+{
+	static int workers = -1;
+	static bool enabled = true;
+
+	if (workers != eros_workers || enabled != eros_enabled)
+	{
+		for (int i = 0; i < eros_max_databases; i++)
+		{
+			if (OidIsValid(eros_databases[i].dboid) &&
+				pg_atomic_read_u32(&eros_databases[i].away) != 0)
+				pg_atomic_write_u64(&eros_databases[i].needed_at, (uint64) DT_NOBEGIN);
+		}
+	}
+	workers = eros_workers;
+	enabled = eros_enabled;
+}
+
+/*
+ * Sees to the schedulers of all databases: starts those that are wanted, one
+ * after the other, and when there are too few slots, has them take turns.
+ * Returns whether one is on its way.
+ */
+static bool
+see_to_schedulers(uint64 now_ms, uint64 *next_ms)
+{
+	static uint32 no_slot_seen = 0;
+	uint32 no_slot = pg_atomic_read_u32(&eros_shared->no_slot);
+	bool starting = false;
+
+	note_settings();
+	for (int i = 0; i < nknown; i++)
+	{
+		known[i].due = false;
+		if (!known[i].exists)
+		{
+			starting = true; /* its processes are on their way out */
+			continue;
+		}
+		look_at(&known[i], now_ms, next_ms);
+		if (known[i].due && known[i].waiting_ms == 0)
+			known[i].waiting_ms = now_ms;
+		if (is_starting(&known[i], eros_database_slot(known[i].dboid, false)) &&
+			now_ms - known[i].started_ms < START_MS)
+			starting = true;
+	}
+	if (no_slot != no_slot_seen)
+		note_capacity(now_ms); /* a worker has found none */
+	if (!starting && start_next(now_ms))
+		starting = true;
+	no_slot_seen = pg_atomic_read_u32(&eros_shared->no_slot);
+	note_waiting(now_ms);
+	make_room(now_ms);
+	if (pg_atomic_read_u32(&eros_shared->waiting) > 0)
+	{
+		wake_first_without_worker();
+		*next_ms = Min(*next_ms, now_ms + RETRY_MS);
+	}
+	return starting;
+}
+
+/* Tells whether it is known of all databases whether they have the extension. */
+static bool
+all_looked_at(void)
+{
+	for (int i = 0; i < nknown; i++)
+	{
+		ErosDatabase *slot = eros_database_slot(known[i].dboid, false);
+
+		if (!known[i].absent && !known[i].blocked &&
+			(slot == NULL || pg_atomic_read_u64(&slot->turns) == 0))
+			return false;
+	}
+	return true;
 }
 
 /* Starts the process that arranges things with pg_cron, when somebody asked for it. */
@@ -496,24 +928,13 @@ eros_launcher_main(Datum arg)
 	{
 		uint64 now_ms = eros_monotonic_ns() / 1000000;
 		uint64 next_ms = now_ms + NAPTIME_MS;
-		bool looking = false;
+		bool looking;
 
 		look_at_databases();
 		forget_databases();
+		looking = see_to_schedulers(now_ms, &next_ms);
 
-		/* look at one new database after the other, but tend all that are known */
-		for (int i = 0; i < nknown; i++)
-		{
-			bool is_new = known[i].handle == NULL && !known[i].absent &&
-						  eros_database_slot(known[i].dboid, false) == NULL;
-
-			if (!known[i].exists)
-				looking = true; /* its processes are on their way out */
-			if (!known[i].exists || (is_new && looking))
-				continue;
-			looking = see_to(&known[i], now_ms, &next_ms) || looking;
-		}
-		if (!looking && !looked_at_all)
+		if (!looking && !looked_at_all && all_looked_at())
 		{
 			looked_at_all = true;
 			pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);

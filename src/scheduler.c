@@ -9,6 +9,9 @@
  * A worker serves one owner's handlers.  With more owners than eros.workers,
  * they take turns: owners_waiting tells the workers that somebody has none.
  *
+ * When other databases wait for a worker slot it leaves, if it has nothing to do
+ * or if its turn is over, and says when it is needed next; see launcher.c.
+ *
  * It sleeps until something is due: somebody in the map or in the table
  * crosses a threshold, a result is to be refreshed, maintenance, a job's next
  * try.  At most a first threshold passes between two looks, so that it need
@@ -38,6 +41,9 @@
 #define MIN_BACKOFF_NS UINT64CONST(1000000000)
 #define MAX_BACKOFF_NS UINT64CONST(60000000000)
 
+/* A scheduler that others wait for leaves when it is not needed for so long. */
+#define IDLE_TURN_US USECS_PER_SEC
+
 /* What there is to do for one owner of handlers. */
 typedef struct OwnerWork
 {
@@ -58,6 +64,7 @@ static MemoryContext round_context = NULL;
 static BackgroundWorkerHandle **handles = NULL; /* by worker slot */
 static uint64 start_backoff_ns = 0;
 static uint64 start_after_ns = 0;
+static TimestampTz needed_at = DT_NOBEGIN; /* the next scheduler, if this one leaves */
 
 /* Leaves the slot, and lets the launcher know. */
 static void
@@ -68,6 +75,8 @@ scheduler_exit(int code, Datum arg)
 	{
 		db->scheduler_pid = 0;
 		db->scheduler_latch = NULL;
+		db->scheduler_up = false;
+		pg_atomic_write_u64(&db->worker_wanted_since, 0);
 	}
 	LWLockRelease(eros_shared->lock);
 	eros_launcher_wake();
@@ -98,19 +107,41 @@ reap_workers(void)
 	}
 }
 
+/*
+ * Tells how many other databases have been without any worker for longer than
+ * this one.  The caller has the slot lock.
+ */
+static int
+count_earlier(void)
+{
+	uint64 mine = pg_atomic_read_u64(&db->worker_wanted_since);
+	int earlier = 0;
+
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		uint64 theirs = pg_atomic_read_u64(&eros_databases[i].worker_wanted_since);
+
+		if (OidIsValid(eros_databases[i].dboid) && theirs != 0 && (mine == 0 || theirs < mine))
+			earlier++;
+	}
+	return earlier;
+}
+
 /* Keeps a free slot for a worker with this number and owner; -1 when there is none. */
 static int
 keep_worker_slot(int number, Oid owner)
 {
 	static uint32 tickets = 0;
 	int found = -1;
+	int earlier;
 
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	earlier = count_earlier();
 	for (int i = 0; i < eros_max_workers && found < 0; i++)
 	{
 		ErosWorker *worker = &eros_workers_array[i];
 
-		if (OidIsValid(worker->dboid) || handles[i] != NULL)
+		if (OidIsValid(worker->dboid) || handles[i] != NULL || earlier-- > 0)
 			continue;
 		worker->dboid = db->dboid;
 		worker->number = number;
@@ -197,19 +228,59 @@ choose_owner(OwnerWork *owners, int nowners)
 	return best;
 }
 
-/* Says once, and in the status, that there is no slot for a worker; tries again later. */
+/* Tells whether this database has a worker, be it on its way. */
+static bool
+has_worker(void)
+{
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].dboid == db->dboid)
+			return true;
+	}
+	return false;
+}
+
+/* Says that there is no slot for a worker, in the status and to the launcher; tries again later. */
 static void
 note_no_worker_slot(uint64 now)
 {
-	if (!db->no_worker_slot)
-		ereport(
-			WARNING,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("no free slot for a worker of EROS"),
-			 errhint("Raise max_worker_processes (or eros.max_workers), or lower eros.workers.")));
-	db->no_worker_slot = true;
-	start_backoff_ns = Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
+	bool first = !has_worker();
+
+	if (first && pg_atomic_read_u64(&db->worker_wanted_since) == 0)
+		pg_atomic_write_u64(&db->worker_wanted_since, (uint64) GetCurrentTimestamp());
+	eros_launcher_note_no_slot(db);
+	start_backoff_ns =
+		first ? MIN_BACKOFF_NS : Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
 	start_after_ns = now + start_backoff_ns;
+}
+
+/* No worker is wanted: none is missing. */
+static void
+note_nothing_due(void)
+{
+	db->no_worker_slot = false;
+	pg_atomic_write_u64(&db->worker_wanted_since, 0);
+}
+
+/*
+ * Notes when a scheduler is needed next for the sake of the jobs.  A worker
+ * that has jobs tells at its end.
+ */
+static void
+note_need_for_jobs(const OwnerWork *owners, int nowners, TimestampTz next_due, TimestampTz now)
+{
+	bool due = false;
+
+	for (int i = 0; i < nowners; i++)
+	{
+		due = due || owners[i].due;
+		if (owners[i].due && owners[i].workers == 0)
+			next_due = now;
+	}
+	if (!due)
+		note_nothing_due();
+	if (eros_workers > 0)
+		needed_at = Min(needed_at, next_due);
 }
 
 /* Wakes the worker with this number; returns whether there is one. */
@@ -245,7 +316,10 @@ provide_workers(OwnerWork *owners, int nowners)
 	uint64 now = eros_monotonic_ns();
 	uint32 waiting = 0;
 
-	for (int number = 1; number <= eros_workers; number++)
+	/* one, while other databases wait */
+	int wanted = eros_launcher_is_waited_for(db) ? Min(eros_workers, 1) : eros_workers;
+
+	for (int number = 1; number <= wanted; number++)
 	{
 		OwnerWork *owner;
 
@@ -260,6 +334,7 @@ provide_workers(OwnerWork *owners, int nowners)
 			last_owner = owner->owner;
 			start_backoff_ns = 0;
 			db->no_worker_slot = false;
+			pg_atomic_write_u64(&db->worker_wanted_since, 0);
 			continue;
 		}
 		note_no_worker_slot(now);
@@ -341,18 +416,28 @@ release_stale_slots(void)
 static void
 initialize(void)
 {
+	/* what one that has left by itself has counted is right still */
+	bool counted = pg_atomic_exchange_u32(&db->away, 0) != 0;
+
 	release_stale_slots();
-	eros_crash_recover();
-	eros_snapshot_restore();
+	if (!counted)
+	{
+		eros_crash_recover();
+		eros_snapshot_restore();
+	}
 	eros_process_begin();
 	eros_config_reload();
-	eros_queue_recount();
-	eros_sweep_recount();
-	pg_atomic_write_u64(&db->active_users, eros_tracker_count(db->dboid));
-	eros_cache_recount();
-	SPI_execute("SELECT eros.create_partitions()", false, 0);
-	eros_process_commit();
+	if (!counted)
+	{
+		eros_queue_recount();
+		eros_sweep_recount();
+		pg_atomic_write_u64(&db->active_users, eros_tracker_count(db->dboid));
+		eros_cache_recount();
+		SPI_execute("SELECT eros.create_partitions()", false, 0);
+	}
 	sweep = eros_sweep_create();
+	eros_sweep_take_progress(sweep);
+	eros_process_commit();
 	eros_history_begin();
 }
 
@@ -475,12 +560,16 @@ serve_queue(TimestampTz *next)
 		MemoryContextAllocZero(round_context, sizeof(OwnerWork) * Max(config->nhandlers, 1));
 	TimestampTz now = eros_now();
 	uint64 now_ns = eros_monotonic_ns();
+	TimestampTz next_due = DT_NOEND;
 	int nowners = 0;
 
 	reap_workers();
 	pg_atomic_write_u32(&db->owners_waiting, 0);
 	if (pg_atomic_read_u32(&db->paused) != 0)
+	{
+		note_nothing_due();
 		return;
+	}
 	eros_process_begin();
 	for (int h = 0; h < config->nhandlers; h++)
 	{
@@ -500,10 +589,13 @@ serve_queue(TimestampTz *next)
 			work->pending += (int64) pg_atomic_read_u64(&handler->stats->pending);
 			due = now + USECS_PER_SEC;
 		}
+		if (!work->due)
+			next_due = Min(next_due, due);
 		*next = Min(*next, due);
 	}
 	eros_process_commit();
 	count_workers(owners, nowners);
+	note_need_for_jobs(owners, nowners, next_due, now);
 	if (choose_owner(owners, nowners) == NULL)
 		return;
 	pg_atomic_fetch_add_u32(&db->queue_generation, 1);
@@ -580,6 +672,9 @@ run_round(long *at_least_ms)
 		eros_config()->nphases > 0 ? eros_config()->phases[0].idle_after_us : USECS_PER_MINUTE;
 	eros_process_commit();
 	maintain_if_due(now, &next);
+	needed_at = eros_sweep_next_without_us(sweep, now);
+	if (needed_at != DT_NOEND || eros_cache_bytes(db) > 0)
+		needed_at = Min(needed_at, next); /* there is something to maintain */
 	serve_queue(&next);
 	eros_history_sample(eros_now(), &next);
 
@@ -587,7 +682,12 @@ run_round(long *at_least_ms)
 	now = eros_now();
 	longest_us = Min(longest_us, USECS_PER_HOUR);
 	if (backfilling)
+	{
 		interval_us = longest_us = 100000;
+		needed_at = Min(needed_at, now + interval_us);
+	}
+	pg_atomic_write_u64(&db->first_idle_us, (uint64) longest_us);
+	pg_atomic_write_u32(&db->failed_rounds, 0);
 	if (next == DT_NOEND || next > now + longest_us)
 		next = now + longest_us;
 	*at_least_ms = (long) (interval_us / 1000) + 1;
@@ -603,6 +703,38 @@ account_cpu(void)
 	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, eros_governor_charge_upkeep());
 	pg_atomic_fetch_add_u64(&db->scheduler_wal_bytes, pgWalUsage.wal_bytes - wal_bytes);
 	wal_bytes = pgWalUsage.wal_bytes;
+}
+
+/*
+ * Leaves when the launcher asks for it, since other databases wait for a slot:
+ * with nothing to do for a while, or at the end of the turn.
+ */
+static void
+leave_if_asked(bool rounds)
+{
+	uint32 leave = pg_atomic_read_u32(&db->leave);
+	TimestampTz now = eros_now();
+
+	if (leave == EROS_LEAVE_NOT ||
+		(leave == EROS_LEAVE_WHEN_IDLE && rounds && needed_at < now + IDLE_TURN_US) ||
+		(rounds && MyLatch->is_set))
+		return;
+	if (sweep != NULL)
+	{
+		eros_process_begin();
+		eros_sweep_keep_progress(sweep);
+		eros_process_commit();
+	}
+	pg_atomic_write_u64(&db->needed_at, (uint64) (rounds ? needed_at : DT_NOBEGIN));
+	pg_atomic_write_u32(&db->away, sweep != NULL);
+	pg_memory_barrier();
+
+	/* whatever came before it could be seen that we leave */
+	if (sweep != NULL && eros_sweep_sees_returns(sweep))
+		eros_need_scheduler_at(db, now + (int64) pg_atomic_read_u64(&db->first_idle_us));
+	if (MyLatch->is_set)
+		eros_need_scheduler_at(db, DT_NOBEGIN);
+	proc_exit(0);
 }
 
 /* Takes the slot of the database; ends the process when another scheduler has it. */
@@ -641,7 +773,10 @@ eros_scheduler_main(Datum arg)
 	exit_if_dropped();
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	db->state = EROS_DB_RUNNING;
+	db->scheduler_up = true;
 	LWLockRelease(eros_shared->lock);
+	pg_atomic_fetch_add_u64(&db->turns, 1);
+	pg_atomic_write_u32(&db->failed_starts, 0);
 	eros_launcher_wake(); /* the next database can be looked at */
 
 	handles = MemoryContextAllocZero(TopMemoryContext,
@@ -654,6 +789,8 @@ eros_scheduler_main(Datum arg)
 	{
 		error_context_stack = NULL;
 		HOLD_INTERRUPTS();
+		pg_atomic_write_u32(&db->failed_sqlstate, (uint32) geterrcode());
+		pg_atomic_fetch_add_u32(&db->failed_rounds, 1);
 		LWLockReleaseAll();
 		eros_error_report(EROS_PROCESS_SCHEDULER);
 		AbortCurrentTransaction();
@@ -663,6 +800,8 @@ eros_scheduler_main(Datum arg)
 		if (sweep != NULL)
 			eros_sweep_restart(sweep);
 		account_cpu();
+		if (pg_atomic_read_u32(&db->leave) != EROS_LEAVE_NOT)
+			proc_exit(1); /* it would fail again: others may have the slot */
 		eros_process_wait(EROS_WAIT_MAIN, 10000);
 	}
 	PG_exception_stack = &local_sigjmp_buf;
@@ -693,6 +832,7 @@ eros_scheduler_main(Datum arg)
 		account_cpu();
 		pgstat_report_stat(false);
 		pgstat_report_activity(STATE_IDLE, NULL);
+		leave_if_asked(eros_enabled && initialized);
 
 		/* whoever returns may cut a long sleep short, but not have us run all the time */
 		if (!eros_process_wait(EROS_WAIT_MAIN, Min(sleep_ms, at_least_ms)) &&

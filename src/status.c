@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(eros_database_info);
+PG_FUNCTION_INFO_V1(eros_databases_info);
 PG_FUNCTION_INFO_V1(eros_phase_info);
 PG_FUNCTION_INFO_V1(eros_handler_info);
 PG_FUNCTION_INFO_V1(eros_worker_info);
@@ -45,6 +46,12 @@ milliseconds(pg_atomic_uint64 *ns)
 	return Float8GetDatum(pg_atomic_read_u64(ns) / NS_PER_MS);
 }
 
+static inline Datum
+milliseconds_of_us(pg_atomic_uint64 *us)
+{
+	return Float8GetDatum(pg_atomic_read_u64(us) / 1000.0);
+}
+
 /* The workers of a database that run. */
 static int
 count_workers(Oid dboid)
@@ -61,6 +68,61 @@ count_workers(Oid dboid)
 	return workers;
 }
 
+/* Adds how a database is served, to the n columns of a row that are there; returns their number. */
+static int
+add_turns(ErosDatabase *db, Datum *row, bool *nulls, int n)
+{
+	uint64 scheduler = pg_atomic_read_u64(&db->waiting_since);
+	uint64 worker = pg_atomic_read_u64(&db->worker_wanted_since);
+	int sqlstate = (int) pg_atomic_read_u32(&db->failed_sqlstate);
+
+	row[n++] = BoolGetDatum(pg_atomic_read_u32(&db->away) != 0);
+	nulls[n] = scheduler == 0 && worker == 0;
+	row[n++] = TimestampTzGetDatum((TimestampTz) (scheduler != 0 ? scheduler : worker));
+	row[n++] = Int32GetDatum((int32) pg_atomic_read_u32(&db->failed_starts));
+	row[n++] = Int32GetDatum((int32) pg_atomic_read_u32(&db->failed_rounds));
+	nulls[n] = pg_atomic_read_u32(&db->failed_rounds) == 0;
+	row[n++] = CStringGetTextDatum(unpack_sql_state(sqlstate));
+	return n;
+}
+
+/* databases_info() returns setof record */
+Datum
+eros_databases_info(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	eros_check_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < eros_max_databases; i++)
+	{
+		ErosDatabase *db = &eros_databases[i];
+		TimestampTz needed_at = (TimestampTz) pg_atomic_read_u64(&db->needed_at);
+		Datum row[14];
+		bool nulls[14] = {false};
+		int n = 0;
+
+		if (!OidIsValid(db->dboid) || (pg_atomic_read_u64(&db->turns) == 0 && db->announced == 0 &&
+									   pg_atomic_read_u32(&db->failed_starts) < 2))
+			continue; /* nobody has found the extension there yet */
+		row[n++] = ObjectIdGetDatum(db->dboid);
+		nulls[n] = db->scheduler_pid == 0;
+		row[n++] = Int32GetDatum(db->scheduler_pid);
+		row[n++] = Int32GetDatum(count_workers(db->dboid));
+		row[n++] = BoolGetDatum(db->held_by != 0);
+		row[n++] = BoolGetDatum(db->no_worker_slot);
+		row[n++] = BoolGetDatum(pg_atomic_read_u32(&db->paused) != 0);
+		row[n++] = counter(&db->turns);
+		row[n++] = milliseconds_of_us(&db->longest_wait_us);
+		nulls[n] = pg_atomic_read_u32(&db->away) == 0 || TIMESTAMP_NOT_FINITE(needed_at);
+		row[n++] = TimestampTzGetDatum(needed_at);
+		n = add_turns(db, row, nulls, n);
+		Assert(n == lengthof(row));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
+	}
+	return (Datum) 0;
+}
+
 /* database_info() returns record */
 Datum
 eros_database_info(PG_FUNCTION_ARGS)
@@ -69,8 +131,9 @@ eros_database_info(PG_FUNCTION_ARGS)
 	ErosDatabase *db;
 	ErosTrackerSize size;
 	TupleDesc desc;
-	Datum row[25];
-	bool nulls[25] = {false};
+	Datum row[31];
+	bool nulls[31] = {false};
+	bool known = true;
 	Interval *offset = palloc0(sizeof(Interval));
 	int n = 0;
 
@@ -80,7 +143,10 @@ eros_database_info(PG_FUNCTION_ARGS)
 	eros_check_row(desc, lengthof(row));
 	db = eros_my_database();
 	if (db == NULL)
+	{
 		db = &none;
+		known = false;
+	}
 	eros_tracker_size(&size);
 	offset->time = (int64) pg_atomic_read_u64(&eros_shared->clock_offset_us);
 
@@ -115,6 +181,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	row[n++] = counter(&db->evicted);
 	row[n++] = BoolGetDatum(pg_atomic_read_u32(&db->paused) != 0);
 	row[n++] = counter(&db->gave_way);
+	row[n++] = BoolGetDatum(known);
+	n = add_turns(db, row, nulls, n);
 	Assert(n == lengthof(row));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }

@@ -638,6 +638,36 @@ eros_sweep_next(ErosSweep *sweep, TimestampTz now)
 	return eros_sweep_sees_returns(sweep) ? now : next;
 }
 
+/*
+ * When this database next needs a scheduler, if this one leaves.  Of the map,
+ * what comes from now on is told by touches; the table and the results only
+ * matter if there is something in them.
+ */
+TimestampTz
+eros_sweep_next_without_us(ErosSweep *sweep, TimestampTz now)
+{
+	ErosConfig *config = eros_config();
+	ErosDatabase *db = eros_my_database();
+	TimestampTz next = sweep->table_due;
+	uint64 idle_users = 0;
+
+	if (eros_tracker_count(db->dboid) > 0)
+	{
+		for (int i = 0; i < eros_tracker_npartitions(); i++)
+			next = Min(next, sweep->due[i]);
+	}
+	for (int p = 0; p <= EROS_MAX_PHASES; p++)
+		idle_users += pg_atomic_read_u64(&db->phases[p].users);
+	for (int h = 0; h < config->nhandlers && idle_users > 0; h++)
+	{
+		int64 lead = EROS_REFRESH_LEAD(config->handlers[h].ttl_us);
+
+		if (config->handlers[h].enabled)
+			next = Min(next, now + Max(lead / 4, eros_sweep_interval_us()));
+	}
+	return next;
+}
+
 /* Begins with a handler: nothing has been seen to. */
 static void
 begin_progress(HandlerProgress *progress, const ErosHandler *handler)
@@ -672,6 +702,45 @@ progress_of(ErosSweep *sweep, const ErosHandler *handler)
 	progress = &sweep->progress[sweep->nprogress++];
 	begin_progress(progress, handler);
 	return progress;
+}
+
+/* Leaves word of the progress for the next scheduler. */
+void
+eros_sweep_keep_progress(ErosSweep *sweep)
+{
+	ErosConfig *config = eros_config();
+
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		ErosHandlerProgress *kept = &config->handlers[h].stats->progress;
+		HandlerProgress *progress = progress_of(sweep, &config->handlers[h]);
+
+		kept->refreshed_upto = progress->refreshed_upto;
+		kept->backfilled = progress->backfilled;
+		kept->backfill_from = progress->backfill_from;
+		kept->generation = config->generation;
+	}
+}
+
+/* Goes on where the last scheduler ended, if phases and handlers are still the same. */
+void
+eros_sweep_take_progress(ErosSweep *sweep)
+{
+	ErosConfig *config = eros_config();
+
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		ErosHandlerProgress *kept = &config->handlers[h].stats->progress;
+		HandlerProgress *progress = progress_of(sweep, &config->handlers[h]);
+
+		if (kept->generation == config->generation)
+		{
+			progress->refreshed_upto = kept->refreshed_upto;
+			progress->backfilled = kept->backfilled;
+			progress->backfill_from = kept->backfill_from;
+		}
+		kept->generation = 0;
+	}
 }
 
 /* Creates jobs for results that expire soon, where their users are still idle. */

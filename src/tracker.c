@@ -962,6 +962,7 @@ touch_slow(const ErosKey *key, TimestampTz now)
 		pg_atomic_fetch_add_u64(&db->returns, 1);
 		if (pg_atomic_read_u32(&db->dozing) != 0 && pg_atomic_exchange_u32(&db->dozing, 0) != 0)
 			eros_set_latch_of_scheduler(db);
+		eros_need_scheduler_at(db, now + (int64) pg_atomic_read_u64(&db->first_idle_us));
 
 		/* the user is active now; only then look who holds him */
 		pg_memory_barrier();

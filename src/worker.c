@@ -130,6 +130,8 @@ worker_exit(int code, Datum arg)
 	LWLockRelease(eros_shared->lock);
 	if (db != NULL)
 		eros_set_latch_of_scheduler(db);
+	if (pg_atomic_read_u32(&eros_shared->waiting) > 0)
+		eros_launcher_wake(); /* somebody waits for the slot */
 }
 
 /* Says what the worker does, in shared memory and in pg_stat_activity. */
@@ -651,6 +653,19 @@ take_slot(Datum arg)
 }
 
 /*
+ * Tells whether this database's turn is over, since others wait for a worker
+ * slot; a second worker makes room for their first.
+ */
+static bool
+turn_is_over(void)
+{
+	ErosDatabase *db = eros_my_database();
+
+	return db != NULL && (pg_atomic_read_u32(&db->leave) == EROS_LEAVE_NOW ||
+						  (worker->number > 1 && eros_launcher_is_waited_for(db)));
+}
+
+/*
  * Tells whether to leave the worker's number to another owner: one waits, and
  * there is nothing to do now, or the turn is over.
  *
@@ -705,7 +720,8 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 	}
 	if (*idle_since_ns == 0)
 		*idle_since_ns = now;
-	if ((now - *idle_since_ns) / 1000000 >= (uint64) eros_worker_idle_timeout_ms)
+	if ((now - *idle_since_ns) / 1000000 >= (uint64) eros_worker_idle_timeout_ms ||
+		(db != NULL && eros_launcher_is_waited_for(db)))
 		return false;
 	report(EROS_WORKER_IDLE, "waiting for jobs");
 
@@ -724,7 +740,8 @@ goes_on(void)
 	QueryCancelPending = false; /* a cancel that comes late: nothing runs */
 	CHECK_FOR_INTERRUPTS();
 	eros_process_reload();
-	return eros_enabled && worker->number <= eros_workers && !is_paused() && refresh_config();
+	return eros_enabled && worker->number <= eros_workers && !is_paused() && !turn_is_over() &&
+		   refresh_config();
 }
 
 /* The worker's process. */

@@ -49,21 +49,18 @@ polls_to($node, 'two', q{SELECT status LIKE 'no free worker slot: %' FROM eros.s
 	'the status of another database says that there is no slot for its scheduler');
 polls_to($node, 'two', q{SELECT active_users FROM eros.status}, 'touches are recorded there', 1);
 
-# one more when the database has been looked at before it had the extension
 ($warnings, $hints) = warnings_of($node);
-cmp_ok($warnings, '>=', 2, 'the log has a warning for each database');
-cmp_ok($warnings, '<=', 3, 'and not one for each try');
-is($hints, $warnings, 'each with a hint');
+is($warnings, 1, 'the log has one warning for all databases');
+is($hints, 1, 'with a hint');
 
 # the slot of the one is free for the other
 $node->safe_psql('postgres', 'DROP EXTENSION eros CASCADE');
-polls_to($node, 'two', running(), 'when a slot is free the scheduler is started');
-polls_to($node, 'two', 'SELECT status FROM eros.status', 'and all is well', 'ok');
+polls_to($node, 'two', q{SELECT waiting_since IS NULL FROM eros.status_database WHERE database = 'two'}, 'when a slot is free the other does not wait any more');
 $node->stop;
 
-# slots that others give back while EROS waits
+# slots for one database at a time: they are served in turns
 my $eros_takes = "max_worker_processes = 3\nmax_logical_replication_workers = 0\n";
-$node = eros_node('crowded', $eros_takes . "eros.worker_idle_timeout = 50ms\n");
+$node = eros_node('crowded', $eros_takes . "eros.worker_idle_timeout = 50ms\neros.turn = 1s\n");
 $node->safe_psql('postgres', 'CREATE DATABASE two');
 for my $db ('postgres', 'two')
 {
@@ -72,11 +69,11 @@ for my $db ('postgres', 'two')
 	gated_handler($node, $db);
 	$node->safe_psql($db, 'SELECT eros_touch(u) FROM generate_series(1, 5) u');
 }
-polls_to($node, 'two', q{SELECT status LIKE 'no free worker slot: %' FROM eros.status}, 'two schedulers leave no slot for a worker');
+polls_to($node, $_, q{SELECT count(*) FROM eros.get_many('gated', ARRAY[1, 2, 3, 4, 5]::bigint[])},
+	"the jobs of database $_ are done, though two schedulers leave no slot for a worker", 5)
+  for 'postgres', 'two';
 $node->safe_psql('two', 'DROP EXTENSION eros CASCADE');
-polls_to($node, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY[1, 2, 3, 4, 5]::bigint[])},
-	'when one is given back the jobs are done', 5);
-polls_to($node, 'postgres', 'SELECT status FROM eros.status', 'and all is well again', 'ok');
+polls_to($node, 'postgres', 'SELECT status FROM eros.status', 'and all is well', 'ok');
 $node->stop;
 
 # the limit of EROS's own
