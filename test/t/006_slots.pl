@@ -67,8 +67,8 @@ for my $db ('postgres', 'two')
 	create_eros($node, $db);
 	soon_idle($node, $db);
 	gated_handler($node, $db);
-	$node->safe_psql($db, 'SELECT eros_touch(u) FROM generate_series(1, 5) u');
 }
+$node->safe_psql($_, 'SELECT eros_touch(u) FROM generate_series(1, 5) u') for 'postgres', 'two';
 polls_to($node, $_, q{SELECT count(*) FROM eros.get_many('gated', ARRAY[1, 2, 3, 4, 5]::bigint[])},
 	"the jobs of database $_ are done, though two schedulers leave no slot for a worker", 5)
   for 'postgres', 'two';
