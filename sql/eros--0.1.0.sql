@@ -1445,7 +1445,7 @@ CREATE FUNCTION eros.predict(
 	within interval DEFAULT '8 hours',
 	OUT quantity text, OUT phase smallint, OUT handler text, OUT value double precision, OUT unit text, OUT basis text)
 	RETURNS SETOF record
-	LANGUAGE sql VOLATILE ROWS 40 SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql VOLATILE ROWS 40 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH given AS MATERIALIZED (
 		SELECT greatest(predict.users, 0) AS users,
 			   coalesce(predict.workers, current_setting('eros.workers')::integer) AS workers,
@@ -1620,7 +1620,7 @@ COMMENT ON COLUMN eros.status_prediction.error_percent IS 'predicted against mea
 CREATE FUNCTION eros.checklist(
 	OUT item integer, OUT level text, OUT topic text, OUT state text, OUT measured text, OUT threshold text, OUT advice text)
 	RETURNS SETOF record
-	LANGUAGE sql VOLATILE ROWS 16 SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql VOLATILE ROWS 16 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH i AS MATERIALIZED (SELECT * FROM eros.database_info()),
 	s AS MATERIALIZED (SELECT * FROM eros.learned_server),
 	last_phase AS MATERIALIZED (SELECT max(p.phase) AS phase FROM eros.phase p),
@@ -1780,7 +1780,7 @@ COMMENT ON COLUMN eros.last_hour.halts_forced IS 'workers terminated because the
  */
 CREATE FUNCTION eros.problems(
 	OUT problem text, OUT severity text, OUT message text, OUT hint text, OUT anchor text) RETURNS SETOF record
-	LANGUAGE sql VOLATILE ROWS 5 SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql VOLATILE ROWS 5 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH i AS MATERIALIZED (SELECT * FROM eros.database_info()),
 	handler AS MATERIALIZED (SELECT * FROM eros.status_handler),
 	queue AS MATERIALIZED (SELECT * FROM eros.status_queue),
@@ -2252,7 +2252,7 @@ COMMENT ON COLUMN eros.metrics.labels IS 'the labels, an object of strings: datn
 COMMENT ON COLUMN eros.metrics.value IS 'the value, in the unit of the name';
 
 CREATE FUNCTION eros.metrics_text() RETURNS text
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off SET extra_float_digits = 1
 	-- a backslash first, so that those of the other escapes stay single
 	AS $$
 	SELECT string_agg(
@@ -2513,7 +2513,7 @@ DECLARE
 	queue text[] := ARRAY(SELECT eros.top_queue(columns));
 	halts text[] := ARRAY(SELECT eros.top_halts(columns));
 	parts integer[];
-	gap text[] := '{}';
+	gap text[] := '{}'::text[];
 	spare integer;
 BEGIN
 	-- what is left below the fixed lines goes round: a worker, a handler of the queue, a halt
