@@ -51,14 +51,14 @@ SELECT is_empty($$SELECT t.accessible('test_dev')$$, 'a developer has no right o
 
 -- the monitor
 SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_phase', 'status_handler', 'status_worker',
-  'status_queue', 'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
+  'status_queue', 'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'status_database', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
   'history_server', 'history_phase', 'history_handler', 'last_hour', 'learned_server', 'learned_phase', 'learned_handler',
   'metrics', 'metric_family'],
   'what pg_monitor may read');
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind IN ('r', 'p', 'v')
   AND has_table_privilege('test_watch', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$, 'and it may change nothing');
 SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_bigint', 'now', 'database_info', 'phase_info',
-  'handler_info', 'worker_info', 'halt_info', 'error_info', 'library_version', 'cpu_cores', 'cache_partitions', 'problems', 'note_scrape', 'monitor_info',
+  'handler_info', 'worker_info', 'halt_info', 'error_info', 'databases_info', 'library_version', 'cpu_cores', 'cache_partitions', 'problems', 'note_scrape', 'monitor_info',
   'latency_info', 'cpu_formula', 'memory_formula', 'tracker_formula', 'drain_formula', 'activity_formula', 'job_wal_bytes', 'batch_wal_bytes',
   'result_wal_bytes', 'predict', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
   'halt_histogram', 'metrics_text',
