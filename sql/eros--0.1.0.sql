@@ -529,9 +529,15 @@ BEGIN
 				)
 				SELECT count(*) AS entries, coalesce(sum(bytes), 0)::bigint AS bytes FROM gone$sql$,
 				p.partition, excess) INTO gone_entries, gone_bytes;
-			EXIT WHEN gone_entries = 0;
+			IF gone_entries = 0 THEN
+				-- somebody has emptied it, by TRUNCATE for example: there is nothing to account for
+				PERFORM eros.account_cache_bytes(p.partition, -greatest(p.bytes, 0));
+				excess := excess - greatest(p.bytes, 0);
+				EXIT;
+			END IF;
 			PERFORM eros.account_cache_bytes(p.partition, -gone_bytes);
 			excess := excess - gone_bytes;
+			p.bytes := p.bytes - gone_bytes;
 			evicted := evicted + gone_entries;
 		END LOOP;
 	END LOOP;

@@ -2,7 +2,7 @@
 \ir include/begin.sql
 ALTER SYSTEM SET eros.cache_limit = '200kB';
 \ir include/reload.sql
-SELECT plan(17);
+SELECT plan(19);
 
 -- results of about 10 kB that compress badly
 CREATE FUNCTION t.large(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
@@ -47,6 +47,12 @@ SELECT eros.run_now('compressible', 1) IS NOT NULL \g /dev/null
 SELECT cache_bytes AS bytes FROM eros.status \gset
 SELECT eros.run_now('compressible', 1) IS NOT NULL FROM generate_series(1, 5) \g /dev/null
 SELECT is((SELECT cache_bytes FROM eros.status), :bytes::bigint, 'a compressible result, too');
+-- emptied by others: the account follows when there would be something to evict
+TRUNCATE eros.cache;
+SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '>', 0::bigint, 'TRUNCATE does not tell the account');
+ALTER SYSTEM SET eros.cache_limit = '1kB';
+SELECT pg_reload_conf() \g /dev/null
+CALL eventually('SELECT cache_bytes FROM eros.status', '0', 'the next eviction does');
 SELECT eros.drop_handler('compressible');
 SELECT eros.drop_handler('large');
 SELECT is((SELECT cache_bytes FROM eros.status), 0::bigint, 'nothing is left of dropped handlers');
