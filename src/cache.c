@@ -78,6 +78,9 @@ enum
 	CACHE_VALUE
 };
 
+static const Oid cache_types[] = {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+								  INT4OID, INT2OID,		   JSONBOID};
+
 /* What an entry takes besides its value, as eros.entry_bytes() has it. */
 #define ENTRY_OVERHEAD 112
 
@@ -105,6 +108,7 @@ static CachePartition *partitions = NULL;
 static int npartitions = 0;
 static Oid parent = InvalidOid;
 static bool partitions_valid = false;
+static uint64 partition_changes = 0; /* invalidations of the list so far */
 
 /* ------------------------------------------------------------------------
  * The list of partitions
@@ -137,12 +141,14 @@ partition_upper(int bucket, TimestampTz expires_at)
 static void
 parent_changed(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == parent)
-		partitions_valid = false;
-	for (int i = 0; i < npartitions && partitions_valid; i++)
+	bool changed = relid == InvalidOid || relid == parent;
+
+	for (int i = 0; i < npartitions && !changed; i++)
+		changed = partitions[i].relid == relid; /* its index may be another one now */
+	if (changed)
 	{
-		if (partitions[i].relid == relid)
-			partitions_valid = false; /* its index may be another one now */
+		partitions_valid = false;
+		partition_changes++;
 	}
 }
 
@@ -156,13 +162,18 @@ compare_partitions(const void *a, const void *b)
 	return ua < ub ? 1 : ua > ub ? -1 : 0;
 }
 
-/* Makes sure that the list is up to date. */
+/*
+ * Makes sure that the list is up to date.  It is valid when it has been read to
+ * its end, without an error and without a change that came in between.
+ */
 static void
 load_partitions(void)
 {
 	static bool registered = false;
 	Relation rel;
 	PartitionDesc desc;
+	CachePartition *read;
+	uint64 changes;
 
 	if (partitions_valid)
 		return;
@@ -172,14 +183,15 @@ load_partitions(void)
 		registered = true;
 	}
 	rel = eros_open_table("cache");
+	eros_check_columns(rel, cache_types, lengthof(cache_types));
 	parent = RelationGetRelid(rel);
-	partitions_valid = true; /* unless it changes while we look */
+	changes = partition_changes;
 	desc = eros_partition_desc(rel);
+	read = MemoryContextAllocZero(TopMemoryContext, sizeof(CachePartition) * Max(desc->nparts, 1));
+	npartitions = 0;
 	if (partitions)
 		pfree(partitions);
-	npartitions = 0;
-	partitions =
-		MemoryContextAllocZero(TopMemoryContext, sizeof(CachePartition) * Max(desc->nparts, 1));
+	partitions = read;
 
 	/*
 	 * The bounds of range partitions are a sorted list, and indexes[i] is the
@@ -199,9 +211,10 @@ load_partitions(void)
 	}
 	table_close(rel, AccessShareLock);
 	qsort(partitions, npartitions, sizeof(CachePartition), compare_partitions);
+	partitions_valid = changes == partition_changes;
 }
 
-/* Finds the unique index of a partition. */
+/* Finds the unique index of a partition, on (handler_id, user_id). */
 static Oid
 find_index(Relation heap)
 {
@@ -212,9 +225,12 @@ find_index(Relation heap)
 	foreach (lc, indexes)
 	{
 		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
 
-		if (index->rd_index->indisunique && index->rd_index->indisvalid &&
-			index->rd_index->indnkeyatts == 2)
+		/* not one that an administrator has added */
+		if (form->indisunique && form->indisvalid && form->indnkeyatts == 2 &&
+			form->indkey.values[0] == CACHE_HANDLER_ID && form->indkey.values[1] == CACHE_USER_ID &&
+			RelationGetIndexPredicate(index) == NIL)
 			found = lfirst_oid(lc);
 		index_close(index, AccessShareLock);
 	}

@@ -619,6 +619,7 @@ typedef struct ErosResults
 } ErosResults;
 
 extern struct RelationData *eros_open_table(const char *name);
+extern void eros_check_columns(struct RelationData *rel, const Oid *types, int ntypes);
 extern void eros_lock_for_writing(const char *name);
 extern ErosConfig *eros_config(void);
 extern ErosConfig *eros_config_reload(void);

@@ -85,6 +85,11 @@ enum
 	HANDLER_ERROR
 };
 
+static const Oid phase_types[] = {INT2OID, INTERVALOID, FLOAT8OID, INT4OID};
+static const Oid handler_types[] = {INT4OID,	TEXTOID,	 TEXTOID, OIDOID,  InvalidOid,
+									INT2OID,	INTERVALOID, INT2OID, INT4OID, INTERVALOID,
+									REGROLEOID, BOOLOID,	 TEXTOID};
+
 /* The copy, and those before it that somebody in this transaction may still use. */
 static ErosConfig *config = NULL;
 static List *retired = NIL;
@@ -123,6 +128,28 @@ eros_open_table(const char *name)
 						errmsg("extension \"eros\" is not installed in this database"),
 						errhint("Run CREATE EXTENSION eros.")));
 	return rel;
+}
+
+/*
+ * Refuses a table whose first columns are not of these types (InvalidOid: any):
+ * what reads it without SQL goes by their numbers.
+ */
+void
+eros_check_columns(Relation rel, const Oid *types, int ntypes)
+{
+	TupleDesc desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < ntypes; i++)
+	{
+		if (i < desc->natts && !TupleDescAttr(desc, i)->attisdropped &&
+			(!OidIsValid(types[i]) || TupleDescAttr(desc, i)->atttypid == types[i]))
+			continue;
+		eros_check_version(); /* which may be why */
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("the columns of table eros.%s have been changed",
+							   RelationGetRelationName(rel)),
+						errhint("EROS needs its tables as CREATE EXTENSION makes them.")));
+	}
 }
 
 /*
@@ -196,7 +223,8 @@ load_handler(HeapTuple tuple, TupleDesc desc)
  * beyond it.
  */
 static void
-load_table(const char *name, void (*load)(HeapTuple tuple, TupleDesc desc))
+load_table(const char *name, const Oid *types, int ntypes,
+		   void (*load)(HeapTuple tuple, TupleDesc desc))
 {
 	Relation rel = eros_open_table(name);
 	Snapshot snapshot =
@@ -204,6 +232,7 @@ load_table(const char *name, void (*load)(HeapTuple tuple, TupleDesc desc))
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	HeapTuple tuple;
 
+	eros_check_columns(rel, types, ntypes);
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 		load(tuple, RelationGetDescr(rel));
 	table_endscan(scan);
@@ -282,8 +311,8 @@ eros_config_reload(void)
 	config->generation = PG_UINT64_MAX; /* in case this fails in the middle */
 	config->context = context;
 	config->handlers = palloc(sizeof(ErosHandler));
-	load_table("phase", load_phase);
-	load_table("handler", load_handler);
+	load_table("phase", phase_types, lengthof(phase_types), load_phase);
+	load_table("handler", handler_types, lengthof(handler_types), load_handler);
 	MemoryContextSwitchTo(old_context);
 	qsort(config->phases, config->nphases, sizeof(ErosPhase), compare_phases);
 	config->generation = generation;

@@ -25,9 +25,12 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "eros.h"
 #include "executor/spi.h"
@@ -46,7 +49,11 @@ PG_FUNCTION_INFO_V1(eros_account_jobs);
 
 /* The columns of eros.job that are read without SQL, as the script creates them. */
 #define JOB_USER_ID 1
+#define JOB_HANDLER_ID 2
+#define JOB_PHASE 3
 #define JOB_DUE_AT 5
+
+static const Oid job_types[] = {UUIDOID, INT4OID, INT2OID, INT2OID, TIMESTAMPTZOID};
 
 /* ------------------------------------------------------------------------
  * Arrays for SQL
@@ -167,6 +174,30 @@ end_claim(ErosClaim *claim)
 		claim->keys[i] = claim->jobs[i].key;
 }
 
+/*
+ * Opens the index of pending jobs.  An administrator may have dropped it, or
+ * made another one of this name: a scan would compare what cannot be compared.
+ */
+static Relation
+open_pending_index(Relation job)
+{
+	Oid indexid = get_relname_relid("job_pending_idx", RelationGetNamespace(job));
+	Relation index = OidIsValid(indexid) ? index_open(indexid, AccessShareLock) : NULL;
+	Form_pg_index form = index != NULL ? index->rd_index : NULL;
+
+	eros_check_columns(job, job_types, lengthof(job_types));
+	if (form == NULL || form->indrelid != RelationGetRelid(job) || !form->indisvalid ||
+		form->indnkeyatts != 3 || form->indkey.values[0] != JOB_PHASE ||
+		form->indkey.values[1] != JOB_HANDLER_ID || form->indkey.values[2] != JOB_DUE_AT ||
+		index->rd_rel->relam != BTREE_AM_OID ||
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("the index \"job_pending_idx\" of eros.job is not there"),
+						errhint("Run CREATE INDEX job_pending_idx ON eros.job (phase, handler_id, "
+								"due_at) WHERE status = 'pending'.")));
+	return index;
+}
+
 /* Begins a scan of the index of pending jobs, for those of a handler that are due. */
 static IndexScanDesc
 begin_pending_scan(const ErosHandler *handler, Relation job, Relation index, TimestampTz from)
@@ -194,8 +225,7 @@ eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 	uint64 start_cpu_ns;
 	TimestampTz from = begin_look(handler, &start_cpu_ns);
 	Relation job = eros_open_table("job");
-	Relation index = index_open(get_relname_relid("job_pending_idx", RelationGetNamespace(job)),
-								AccessShareLock);
+	Relation index = open_pending_index(job);
 	TupleTableSlot *found = table_slot_create(job, NULL);
 	TupleTableSlot *locked = table_slot_create(job, NULL);
 	IndexScanDesc scan = begin_pending_scan(handler, job, index, from);

@@ -26,6 +26,19 @@ SELECT eros.get('square', 7001);
 COMMIT;
 -- what is read is counted
 SELECT handler, hits, misses, hit_percent, results_stored FROM eros.status_handler;
+-- an administrator's unique index is not taken for the one that EROS looks into
+BEGIN;
+DO $$
+DECLARE
+	p regclass;
+BEGIN
+	FOR p IN SELECT c.partition FROM eros.cache_partitions() c LOOP
+		EXECUTE format('CREATE UNIQUE INDEX ON %s (user_id, handler_id)', p);
+	END LOOP;
+END $$;
+SELECT eros.get('square', 7001);
+SELECT eros.run_now('square', 7001);
+ROLLBACK;
 -- invalidated
 SELECT eros.invalidate('square', 7001);
 SELECT eros.invalidate('square', 7001);

@@ -1,0 +1,32 @@
+-- An administrator works on the tables and indexes that EROS looks into without SQL.
+\ir include/begin.sql
+SELECT plan(9);
+
+SELECT is(eros.add_handler('echo', 't.echo', 1), 1, 'a handler');
+SELECT lives_ok('REINDEX TABLE eros.job', 'the indexes are made anew');
+SELECT eros_touch(1);
+SELECT eros.advance_clock('11 minutes') AS t \gset
+CALL eventually('SELECT eros.get(''echo'', 1) ->> ''user''', '1', 'the jobs are found');
+
+-- another index of that name: nobody crashes, the error says what is missing
+DROP INDEX eros.job_pending_idx;
+CREATE INDEX job_pending_idx ON eros.job (user_id, last_error, status) WHERE status = 'pending';
+SELECT eros_touch(2);
+SELECT eros.advance_clock('11 minutes') AS t \gset
+CALL eventually('SELECT count(*) > 0 FROM eros.status_error WHERE message LIKE ''the index "job_pending_idx"%'' AND sqlstate = ''55000''', 'true',
+  'an index of the same name and other columns is refused');
+DROP INDEX eros.job_pending_idx;
+SELECT is(eros.get('echo', 2), NULL, 'no job is claimed');
+CREATE INDEX job_pending_idx ON eros.job (phase, handler_id, due_at) WHERE status = 'pending';
+CALL eventually('SELECT eros.get(''echo'', 2) ->> ''user''', '2', 'with the right one the work goes on');
+SELECT is((SELECT count(*) FROM eros.job), 0::bigint, 'to its end');
+
+-- other columns than those that EROS goes by
+ALTER TABLE eros.cache RENAME COLUMN value TO old_value;
+SELECT is(eros.get('echo', 1) ->> 'user', '1', 'the name of a column does not matter to a reader');
+ALTER TABLE eros.cache RENAME COLUMN old_value TO value;
+BEGIN;
+ALTER TABLE eros.cache ALTER COLUMN user_id TYPE text;
+SELECT throws_ok('SELECT eros.get(''echo'', 1)', '55000', 'the columns of table eros.cache have been changed', 'its type does: an error, and no crash');
+ROLLBACK;
+\ir include/end.sql
