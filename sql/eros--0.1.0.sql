@@ -1419,9 +1419,9 @@ COMMENT ON FUNCTION eros.drain_formula(double precision[], double precision[], i
 CREATE FUNCTION eros.activity_formula(users bigint, dead_percent double precision DEFAULT 20, fill_percent double precision DEFAULT 70)
 	RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT 8192 * 6 + users * (60 + 2 * 28 / (fill_percent / 100)) * (1 + dead_percent / 100)';
+	AS 'SELECT 8192 * 9 + users * (60 + 2 * 28 / (fill_percent / 100)) * (1 + dead_percent / 100)';
 COMMENT ON FUNCTION eros.activity_formula(bigint, double precision, double precision) IS
-	'what eros.activity takes on disk with so many idle users, in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, dead rows besides (20 percent: what autovacuum allows by default), and six pages. A table that was ever larger stays so until VACUUM FULL';
+	'what eros.activity takes on disk with so many idle users, in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, dead rows besides (20 percent: what autovacuum allows by default), and nine pages (three of the free space map, the visibility map, two metapages, two roots, one being filled). A table that was ever larger stays so until VACUUM FULL';
 
 CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
