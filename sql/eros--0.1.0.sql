@@ -41,7 +41,12 @@ COMMENT ON FUNCTION eros.advance_clock(interval) IS
 CREATE FUNCTION eros.freeze_clock() RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'eros_freeze_clock' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.freeze_clock() IS
-	'stops the time of EROS on the whole server until its restart, so that only eros.advance_clock() moves it, for tests; returns the time. Same rights and errors';
+	'stops the time of EROS on the whole server until eros.thaw_clock() or its restart, so that only eros.advance_clock() moves it, for tests; returns the time. Same rights and errors';
+
+CREATE FUNCTION eros.thaw_clock() RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'eros_thaw_clock' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.thaw_clock() IS
+	'has the time of EROS go again on the whole server after eros.freeze_clock(), from where it would be had it never stood, for tests; returns the time. Same rights and errors';
 
 ------------------------------------------------------------------------------
 -- Touch

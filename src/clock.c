@@ -23,6 +23,7 @@
 PG_FUNCTION_INFO_V1(eros_now_sql);
 PG_FUNCTION_INFO_V1(eros_advance_clock);
 PG_FUNCTION_INFO_V1(eros_freeze_clock);
+PG_FUNCTION_INFO_V1(eros_thaw_clock);
 
 /* The time of EROS. */
 TimestampTz
@@ -82,6 +83,16 @@ check_may_change_clock(void)
 				 errhint("Set eros.developer = on and restart; never on a production server.")));
 }
 
+/* Has all schedulers look: what was due later may be due now. */
+static void
+wake_schedulers(void)
+{
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_databases; i++)
+		eros_set_latch_of_scheduler(&eros_databases[i]);
+	LWLockRelease(eros_shared->lock);
+}
+
 /* advance_clock(step interval) returns timestamptz */
 Datum
 eros_advance_clock(PG_FUNCTION_ARGS)
@@ -103,11 +114,7 @@ eros_advance_clock(PG_FUNCTION_ARGS)
 	if (pg_atomic_read_u64(&eros_shared->clock_frozen_at) != 0)
 		pg_atomic_fetch_add_u64(&eros_shared->clock_frozen_at, step_us);
 
-	/* what was due later may be due now */
-	LWLockAcquire(eros_shared->lock, LW_SHARED);
-	for (int i = 0; i < eros_max_databases; i++)
-		eros_set_latch_of_scheduler(&eros_databases[i]);
-	LWLockRelease(eros_shared->lock);
+	wake_schedulers();
 	PG_RETURN_TIMESTAMPTZ(eros_now());
 }
 
@@ -121,4 +128,16 @@ eros_freeze_clock(PG_FUNCTION_ARGS)
 	now = eros_now();
 	pg_atomic_write_u64(&eros_shared->clock_frozen_at, (uint64) now);
 	PG_RETURN_TIMESTAMPTZ(now);
+}
+
+/* thaw_clock() returns timestamptz */
+Datum
+eros_thaw_clock(PG_FUNCTION_ARGS)
+{
+	check_may_change_clock();
+
+	/* steps have moved both alike: it is now where it would be had it never stood */
+	pg_atomic_write_u64(&eros_shared->clock_frozen_at, 0);
+	wake_schedulers();
+	PG_RETURN_TIMESTAMPTZ(eros_now());
 }

@@ -51,5 +51,8 @@ LANGUAGE sql SET search_path = t, pg_temp AS $$
   SELECT u, jsonb_build_object('user', u, 'batch', this.batch) FROM unnest(user_ids) AS u, this
 $$;
 
+-- A clock that another file has stopped
+SELECT FROM eros.thaw_clock();
+
 -- Phases without CPU shares to wait for.
 UPDATE eros.phase SET cpu_percent = 95;
