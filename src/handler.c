@@ -744,6 +744,7 @@ void
 eros_handler_check_callable(ErosHandler *handler)
 {
 	Oid function;
+	ErosRoleScope owner;
 	char *rolename = GetUserNameFromId(handler->owner, true);
 
 	if (rolename == NULL)
@@ -751,7 +752,9 @@ eros_handler_check_callable(ErosHandler *handler)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the owner of handler \"%s\" does not exist any more", handler->name),
 				 errhint("Register it again with eros.add_handler(..., replace => true).")));
+	eros_role_begin(&owner, handler->owner); /* who must be allowed to look into the schema */
 	function = function_by_signature(handler->function);
+	eros_role_end(&owner);
 	if (!OidIsValid(function))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
 						errmsg("function %s of handler \"%s\" does not exist", handler->function,

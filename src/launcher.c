@@ -186,21 +186,29 @@ eros_process_wait(ErosWait wait, long timeout_ms)
 	return (events & WL_LATCH_SET) != 0;
 }
 
-/* Begins a transaction that is connected to SPI. */
+/* Who this process was before it went on as the extension's owner. */
+static ErosRoleScope process_scope;
+
+/*
+ * Begins a transaction of a scheduler or worker, connected to SPI.
+ *
+ * As the extension's owner, who need not be a superuser any more: he can put
+ * triggers on EROS's tables, and replace its functions.
+ */
 void
 eros_process_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
+	eros_owner_begin(&process_scope);
 }
 
 /* Commits it. */
 void
 eros_process_commit(void)
 {
-	SPI_finish();
+	eros_owner_end(&process_scope);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
