@@ -220,17 +220,19 @@ eros_crash_watch(void)
  * ------------------------------------------------------------------------
  */
 
-/* Reads a crash file; false when it is none. */
+/* Reads a crash file; false when it is none, or one of the server that this is a copy of. */
 static bool
 read_crash_file(const char *path, CallMark *mark)
 {
 	int fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	struct stat st;
 	bool good;
 
 	if (fd < 0)
 		return false;
 	good = read(fd, mark, sizeof(CallMark)) == sizeof(CallMark) && mark->magic == CALL_MAGIC &&
-		   mark->dboid == MyDatabaseId && mark->nkeys >= 1 && mark->nkeys <= EROS_MAX_BATCH;
+		   mark->dboid == MyDatabaseId && mark->nkeys >= 1 && mark->nkeys <= EROS_MAX_BATCH &&
+		   stat(CALLS_FILE, &st) == 0 && mark->inode == (uint64) st.st_ino;
 	CloseTransientFile(fd);
 	return good;
 }
@@ -288,19 +290,20 @@ act_upon(const CallMark *mark)
 {
 	ErosHandler *handler = find_handler(mark->handler_id);
 	bool disabled = false;
+	const char *users;
 	char *message;
 
 	if (handler == NULL)
 		return; /* dropped meanwhile */
-	if (mark->nkeys == 1)
-		message = psprintf("handler \"%s\" crashed the server in a call for user %s", handler->name,
-						   eros_key_to_cstring(&mark->keys[0]));
+
+	/* who it was is in the job's last_error: this is shown where no user is */
+	users = mark->nkeys == 1 ? "one user" : psprintf("%d users", mark->nkeys);
+	if (mark->charged)
+		message =
+			psprintf("handler \"%s\" crashed the server in a call for %s", handler->name, users);
 	else
-		message = psprintf("handler \"%s\" crashed the server in a call for %d users",
-						   handler->name, mark->nkeys);
-	if (!mark->charged)
-		message = psprintf("the server was killed in a call of handler \"%s\" for %d users",
-						   handler->name, mark->nkeys);
+		message = psprintf("the server was killed in a call of handler \"%s\" for %s",
+						   handler->name, users);
 	pg_atomic_write_u32(&handler->stats->alone, (uint32) mark->nkeys);
 	if (mark->charged)
 	{
