@@ -6,6 +6,9 @@
 -- no name and no operator is looked up where others can have put something
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+-- what goes without SQL knows the heap only
+SET LOCAL default_table_access_method = heap;
+
 /*
  * Everything but eros_touch lives in a schema of its own.  If the schema is
  * there already, somebody else made it, and nothing in it can be trusted: the
@@ -428,7 +431,9 @@ COMMENT ON FUNCTION eros.close_partition(smallint, timestamptz) IS
 ------------------------------------------------------------------------------
 
 CREATE FUNCTION eros.create_partitions() RETURNS integer
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $$
+	-- whatever the session's settings: names and bounds, and where and how the partitions are stored
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC'
+	SET default_table_access_method = 'heap' SET default_tablespace = '' AS $$
 DECLARE
 	b smallint;
 	width double precision;

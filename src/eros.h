@@ -547,6 +547,7 @@ extern void eros_tracker_unmark_swept(Oid dboid, const ErosIdleUser *users, int 
 extern void eros_tracker_clear_returned(Oid dboid, const ErosKey *keys, int nkeys);
 extern void eros_tracker_forget_database(Oid dboid);
 extern uint64 eros_tracker_count(Oid dboid);
+extern bool eros_tracker_has_users(Oid dboid);
 extern void eros_tracker_size(ErosTrackerSize *size);
 
 /* ------------------------------------------------------------------------

@@ -42,6 +42,17 @@ copy_message(char *to, const char *message)
 	to[len] = '\0';
 }
 
+/* Leaves nothing but ASCII: the launcher has no database, and its messages no encoding. */
+static void
+keep_ascii(char *message)
+{
+	for (; *message != '\0'; message++)
+	{
+		if (IS_HIGHBIT_SET(*message))
+			*message = '?';
+	}
+}
+
 /* Finds the entry of an error, or the one whose place it takes. */
 static ErosError *
 find_entry(ErosProcess process, int32 handler_id, int sqlstate, uint32 format)
@@ -143,6 +154,8 @@ eros_error_info(PG_FUNCTION_ARGS)
 		/* the launcher belongs to no database: each shows its errors */
 		if (copy[i].count == 0 || (OidIsValid(copy[i].dboid) && copy[i].dboid != MyDatabaseId))
 			continue;
+		if (!OidIsValid(copy[i].dboid))
+			keep_ascii(copy[i].message);
 		row[0] = CStringGetTextDatum(process_names[copy[i].process]);
 		row[1] = Int32GetDatum(copy[i].pid);
 		row[2] = Int32GetDatum(copy[i].handler_id);

@@ -250,6 +250,7 @@ eros_sample_server(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	from = sample_to_count_from(fcinfo, db);
 	read_server(db, &list);
+	eros_check_row(rsinfo->setDesc, list.n);
 	make_columns(&list, db->sampled[from], db->sampled[1 - from], row);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	return (Datum) 0;
@@ -274,6 +275,7 @@ eros_sample_phases(PG_FUNCTION_ARGS)
 
 		row[0] = Int16GetDatum(config->phases[p].phase);
 		read_phase(phase, &list);
+		eros_check_row(rsinfo->setDesc, list.n + 1);
 		make_columns(&list, phase->sampled[from], phase->sampled[1 - from], row + 1);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
@@ -300,6 +302,7 @@ eros_sample_handlers(PG_FUNCTION_ARGS)
 		row[0] = Int32GetDatum(handler->handler_id);
 		row[1] = Int16GetDatum(handler->phase);
 		read_handler(handler->stats, &list);
+		eros_check_row(rsinfo->setDesc, list.n + 2);
 		make_columns(&list, handler->stats->sampled[from], handler->stats->sampled[1 - from],
 					 row + 2);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
@@ -455,6 +458,7 @@ eros_monitor_info(PG_FUNCTION_ARGS)
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	eros_check_row(desc, lengthof(row));
 	db = eros_my_database();
 	if (db != NULL)
 	{

@@ -83,6 +83,7 @@ eros_latency_info(PG_FUNCTION_ARGS)
 	eros_check_loaded();
 	db = eros_my_database();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 6);
 	for (int i = 0; db != NULL && i < EROS_OPERATIONS; i++)
 	{
 		ErosLatency *latency = &db->latency[i];

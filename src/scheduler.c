@@ -422,6 +422,7 @@ initialize(void)
 	release_stale_slots();
 	if (!counted)
 	{
+		MemoryContextSwitchTo(round_context); /* a transaction has left another one */
 		eros_crash_recover();
 		eros_snapshot_restore();
 	}

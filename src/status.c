@@ -94,6 +94,7 @@ eros_databases_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 14);
 	for (int i = 0; i < eros_max_databases; i++)
 	{
 		ErosDatabase *db = &eros_databases[i];
@@ -388,6 +389,7 @@ eros_halt_histogram(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 2);
 	db = eros_my_database();
 	for (int i = 0; i < EROS_HALT_CLASSES; i++)
 	{
@@ -421,6 +423,7 @@ eros_halt_recent_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 7);
 	db = eros_my_database();
 	if (db == NULL)
 		return (Datum) 0;

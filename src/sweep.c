@@ -651,7 +651,7 @@ eros_sweep_next_without_us(ErosSweep *sweep, TimestampTz now)
 	TimestampTz next = sweep->table_due;
 	uint64 idle_users = 0;
 
-	if (eros_tracker_count(db->dboid) > 0)
+	if (eros_tracker_has_users(db->dboid))
 	{
 		for (int i = 0; i < eros_tracker_npartitions(); i++)
 			next = Min(next, sweep->due[i]);

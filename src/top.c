@@ -147,6 +147,7 @@ eros_recent_rates(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	eros_check_row(rsinfo->setDesc, 6);
 	db = eros_my_database();
 	if (db == NULL)
 		return (Datum) 0;

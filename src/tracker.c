@@ -794,6 +794,28 @@ eros_tracker_count(Oid dboid)
 	return count;
 }
 
+/* Tells whether a database has active users; ends at the first that it finds. */
+bool
+eros_tracker_has_users(Oid dboid)
+{
+	for (int partition = 0; partition < NPARTITIONS; partition++)
+	{
+		TrackerPartition *part = &partitions[partition].p;
+		TrackerSlot *slots = slots_of(partition);
+		bool found = false;
+
+		if (part->used == 0)
+			continue;
+		LWLockAcquire(&part->lock, LW_SHARED);
+		for (uint32 i = 0; i < (uint32) 1 << part->slot_bits && !found; i++)
+			found = pg_atomic_read_u32(&slots[i].state) != 0 && slots[i].dboid == dboid;
+		LWLockRelease(&part->lock);
+		if (found)
+			return true;
+	}
+	return false;
+}
+
 /* Tells the size of the map: all databases, without a lock. */
 void
 eros_tracker_size(ErosTrackerSize *size)

@@ -1,6 +1,6 @@
 -- An administrator works on the tables and indexes that EROS looks into without SQL.
 \ir include/begin.sql
-SELECT plan(9);
+SELECT plan(11);
 
 SELECT is(eros.add_handler('echo', 't.echo', 1), 1, 'a handler');
 SELECT lives_ok('REINDEX TABLE eros.job', 'the indexes are made anew');
@@ -29,4 +29,12 @@ BEGIN;
 ALTER TABLE eros.cache ALTER COLUMN user_id TYPE text;
 SELECT throws_ok('SELECT eros.get(''echo'', 1)', '55000', 'the columns of table eros.cache have been changed', 'its type does: an error, and no crash');
 ROLLBACK;
+
+-- settings of a session do not reach the partitions that it makes
+CREATE ACCESS METHOD test_heap TYPE TABLE HANDLER heap_tableam_handler;
+SET default_table_access_method = test_heap;
+SELECT is(eros.add_handler('long', 't.echo', 1, ttl => '200 days') > 0, true, 'a handler of another class of partitions');
+RESET default_table_access_method;
+SELECT is((SELECT count(*) FROM eros.cache_partitions() p JOIN pg_class c ON c.oid = p.partition JOIN pg_am a ON a.oid = c.relam WHERE a.amname <> 'heap'),
+  0::bigint, 'its partitions are of the heap, whatever the session''s default');
 \ir include/end.sql
