@@ -62,7 +62,8 @@ static ErosSweep *sweep = NULL;
 static Oid last_owner = InvalidOid; /* for whom the last worker was started */
 static MemoryContext round_context = NULL;
 static BackgroundWorkerHandle **handles = NULL; /* by worker slot */
-static uint64 start_backoff_ns = 0;
+static uint64 start_first_after_ns = 0;			/* the next try for the first worker */
+static uint64 start_backoff_ns = 0;				/* ... for another one */
 static uint64 start_after_ns = 0;
 static TimestampTz needed_at = DT_NOBEGIN; /* the next scheduler, if this one leaves */
 
@@ -240,18 +241,31 @@ has_worker(void)
 	return false;
 }
 
-/* Says that there is no slot for a worker, in the status and to the launcher; tries again later. */
+/*
+ * Says that there is no slot for a worker, in the status and to the launcher;
+ * tries again later.  That a second one has not found a slot for a minute must
+ * not keep the first waiting, when there is none any more.
+ */
 static void
 note_no_worker_slot(uint64 now)
 {
-	bool first = !has_worker();
-
-	if (first && pg_atomic_read_u64(&db->worker_wanted_since) == 0)
-		pg_atomic_write_u64(&db->worker_wanted_since, (uint64) GetCurrentTimestamp());
 	eros_launcher_note_no_slot(db);
-	start_backoff_ns =
-		first ? MIN_BACKOFF_NS : Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
+	if (!has_worker())
+	{
+		if (pg_atomic_read_u64(&db->worker_wanted_since) == 0)
+			pg_atomic_write_u64(&db->worker_wanted_since, (uint64) GetCurrentTimestamp());
+		start_first_after_ns = now + MIN_BACKOFF_NS;
+		return;
+	}
+	start_backoff_ns = Min(Max(start_backoff_ns * 2, MIN_BACKOFF_NS), MAX_BACKOFF_NS);
 	start_after_ns = now + start_backoff_ns;
+}
+
+/* Tells whether it is too early to try again to start a worker. */
+static bool
+backs_off(uint64 now)
+{
+	return now < (has_worker() ? start_after_ns : start_first_after_ns);
 }
 
 /* No worker is wanted: none is missing. */
@@ -323,7 +337,7 @@ provide_workers(OwnerWork *owners, int nowners)
 	{
 		OwnerWork *owner;
 
-		if (wake_worker(number) || now < start_after_ns)
+		if (wake_worker(number) || backs_off(now))
 			continue;
 		owner = choose_owner(owners, nowners);
 		if (owner == NULL)
