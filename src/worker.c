@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 
 #include "access/xact.h"
@@ -32,11 +33,13 @@
 #include "eros.h"
 #include "executor/instrument.h"
 #include "executor/spi.h"
+#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -88,7 +91,8 @@ static MemoryContext pieces_context = NULL;
 static List *pieces = NIL;
 static bool phase_has_work[EROS_MAX_PHASES + 1];
 static int next_handler = 0;
-static uint32 queue_generation = 0; /* up to which phase_has_work knows */
+static uint32 queue_generation = 0;				/* up to which phase_has_work knows */
+static volatile sig_atomic_t cancelled = false; /* somebody has asked for it, in this batch */
 
 /*
  * Has a handler wait in whose call a worker ended: a second at first, doubled
@@ -103,6 +107,17 @@ suspend_handler(int32 handler_id)
 
 	pg_atomic_write_u64(&stats->suspended_until_ns,
 						eros_monotonic_ns() + pause_s * UINT64CONST(1000000000));
+}
+
+/*
+ * Notes that an administrator cancels the batch: the error alone does not tell,
+ * a handler may raise one of that SQLSTATE, or hand on a remote server's.
+ */
+static void
+cancel_signal(SIGNAL_ARGS)
+{
+	cancelled = true;
+	StatementCancelHandler(postgres_signal_arg);
 }
 
 /* Gives the slot back, and lets the scheduler know. */
@@ -259,7 +274,7 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 		return;
 	}
 	if (stage != STAGE_CALL ||
-		(error->sqlerrcode == ERRCODE_QUERY_CANCELED && !eros_handler_timed_out()))
+		(cancelled && error->sqlerrcode == ERRCODE_QUERY_CANCELED && !eros_handler_timed_out()))
 	{
 		/* not the handler's fault, or an administrator has cancelled it */
 		eros_handler_wait(handler, ERROR_PAUSE_NS);
@@ -413,6 +428,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 
 	MemoryContextReset(batch_context);
 	claim.context = batch_context; /* beyond the transaction */
+	cancelled = false;
 	eros_governor_begin();
 	PG_TRY();
 	{
@@ -646,6 +662,7 @@ take_slot(Datum arg)
 	eros_halt_install(worker);
 	eros_pace_install(worker);
 	eros_process_init(dboid, "eros worker");
+	pqsignal(SIGINT, cancel_signal);
 	eros_crash_install((int) (worker - eros_workers_array));
 	eros_config_by_hand();
 	if (eros_nice > 0)

@@ -1,6 +1,6 @@
 -- A call over the handler's time-out is cancelled and counts as a failure.
 \ir include/begin.sql
-SELECT plan(8);
+SELECT plan(10);
 
 CREATE TABLE t.slow (user_id bigint);
 CREATE FUNCTION t.sleepy(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
@@ -41,4 +41,19 @@ SELECT is(error_of($$SELECT eros.run_now('stubborn', 1)$$), '57014 handler "stub
 CALL eventually('SELECT count(*) FROM eros.job j JOIN eros.handler h USING (handler_id)
   WHERE h.name = ''stubborn'' AND status = ''failed''', '3', 'nor in a worker');
 SELECT is((SELECT count(*) FROM eros.get_many('stubborn', ARRAY[1, 2, 3]::bigint[])), 0::bigint, 'nothing of it is kept');
+
+-- It is the handler's own failure, too, when it raises what a cancel does, or hands a remote server's on.
+CREATE FUNCTION t.remote(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF 2 = ANY (user_ids) THEN
+    RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = 'query_canceled';
+  END IF;
+  RETURN QUERY SELECT u, '1'::jsonb FROM unnest(user_ids) AS u;
+END $$;
+SELECT eros.add_handler('remote', 't.remote', 1, max_attempts => 1) AS n \gset
+CALL eventually('SELECT string_agg(user_id::text, '' '' ORDER BY user_id) FROM eros.get_many(''remote'', ARRAY[1, 2, 3]::bigint[])',
+  '1 3', 'an error that looks like a cancel keeps nobody else from his result');
+CALL eventually('SELECT status || '' '' || last_error FROM eros.job j JOIN eros.handler h USING (handler_id) WHERE h.name = ''remote''',
+  'failed canceling statement due to statement timeout', 'and counts as a failure');
 \ir include/end.sql
