@@ -337,8 +337,12 @@ anything_changed(ErosDatabase *db, ErosConfig *config)
 	return false;
 }
 
-/* Writes the sample of the minute that ends with this boundary. */
-static void
+/*
+ * Writes the sample of the minute that ends with this boundary; returns whether
+ * it did.  A scheduler before this one, or a server, may have written it: what
+ * was counted since then goes into the next one.
+ */
+static bool
 write_sample(ErosDatabase *db, TimestampTz boundary)
 {
 	static SPIPlanPtr plan = NULL;
@@ -357,7 +361,8 @@ write_sample(ErosDatabase *db, TimestampTz boundary)
 			  "	ARRAY(SELECT h FROM eros.sample_handlers(NULL) h)"
 			  " ON CONFLICT (span_s, slot) DO UPDATE SET sampled_at = EXCLUDED.sampled_at,"
 			  "	counted_since = EXCLUDED.counted_since, server = EXCLUDED.server,"
-			  "	phases = EXCLUDED.phases, handlers = EXCLUDED.handlers",
+			  "	phases = EXCLUDED.phases, handlers = EXCLUDED.handlers"
+			  " WHERE r.sampled_at <> EXCLUDED.sampled_at",
 			  3, argtypes);
 	pg_atomic_write_u64(&db->sample_name[1 - latest], 0);
 	pg_memory_barrier();
@@ -371,8 +376,11 @@ write_sample(ErosDatabase *db, TimestampTz boundary)
 		sampling = false;
 	}
 	PG_END_TRY();
+	if (SPI_processed == 0)
+		return false;
 	pg_memory_barrier();
 	pg_atomic_write_u64(&db->sample_name[1 - latest], (uint64) boundary);
+	return true;
 }
 
 /* Makes the sample that has been committed the latest. */
@@ -407,23 +415,22 @@ eros_history_sample(TimestampTz now, TimestampTz *next)
 	if (minute != last_minute)
 	{
 		bool changed;
+		bool written;
 
 		last_minute = minute;
 		eros_process_begin();
 		changed = sampled_at == 0 || anything_changed(db, eros_config());
-		if (changed)
-			write_sample(db, minute * USECS_PER_MINUTE);
+		written = changed && write_sample(db, minute * USECS_PER_MINUTE);
 		if (now / USECS_PER_HOUR != last_hour)
 		{
 			last_hour = now / USECS_PER_HOUR;
 			SPI_execute("SELECT eros.sum_up_history()", false, 0);
 		}
 		eros_process_commit();
-		if (changed)
-		{
+		if (written)
 			publish_sample(db, now);
+		if (changed)
 			sampled_at = now;
-		}
 	}
 
 	/* what has changed a minute ago may have changed again, or else it is quiet */
