@@ -633,6 +633,7 @@ extern void eros_handler_check_callable(ErosHandler *handler);
 extern void
 eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResults *results);
 extern void eros_handler_check_utility(struct Node *stmt);
+extern bool eros_in_handler; /* this process is in a handler's call */
 extern bool eros_handler_timed_out(void);
 extern bool eros_handler_is_overdue(uint64 now_ns);
 extern void eros_handler_wait(const ErosHandler *handler, uint64 pause_ns);

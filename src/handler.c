@@ -98,7 +98,7 @@ static List *retired = NIL;
 static bool reload_by_hand = false;
 
 /* A handler is being called, and may itself call functions of EROS. */
-static bool config_pinned = false;
+bool eros_in_handler = false;
 
 static TimeoutId call_timeout = MAX_TIMEOUTS;
 static volatile sig_atomic_t call_timed_out = false;
@@ -290,7 +290,7 @@ eros_config_reload(void)
 	MemoryContext context;
 	MemoryContext old_context;
 
-	if (config_pinned && config != NULL)
+	if (eros_in_handler && config != NULL)
 		return config;
 
 	/*
@@ -858,12 +858,14 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 	asked = bsearch(&key, keys, nkeys, sizeof(ErosKey), eros_key_qsort_compare);
 	if (asked == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("handler \"%s\" returned a row for user %s, who was not asked for",
-							   handler->name, eros_key_to_cstring(&key))));
+						errmsg("handler \"%s\" returned a row for a user who was not asked for",
+							   handler->name),
+						errdetail("The user is %s.", eros_key_to_cstring(&key))));
 	if (seen[asked - keys])
-		ereport(ERROR, (errcode(ERRCODE_CARDINALITY_VIOLATION),
-						errmsg("handler \"%s\" returned more than one row for user %s",
-							   handler->name, eros_key_to_cstring(&key))));
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("handler \"%s\" returned more than one row for a user", handler->name),
+				 errdetail("The user is %s.", eros_key_to_cstring(&key))));
 	seen[asked - keys] = true;
 
 	value = SPI_getbinval(tuple, desc, 2, &isnull);
@@ -875,9 +877,9 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 	if (VARSIZE(flat) - VARHDRSZ > (Size) eros_max_result_size)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("handler \"%s\" returned %zu bytes for user %s, more than the %d allowed",
-						handler->name, (Size) (VARSIZE(flat) - VARHDRSZ), eros_key_to_cstring(&key),
-						eros_max_result_size),
+				 errmsg("handler \"%s\" returned %zu bytes for a user, more than the %d allowed",
+						handler->name, (Size) (VARSIZE(flat) - VARHDRSZ), eros_max_result_size),
+				 errdetail("The user is %s.", eros_key_to_cstring(&key)),
 				 errhint("Return less, or raise eros.max_result_size.")));
 	results->keys[results->nrows] = key;
 	results->values[results->nrows] = PointerGetDatum(flat);
@@ -925,7 +927,7 @@ eros_handler_check_utility(Node *stmt)
 {
 	const char *command = NULL;
 
-	if (!config_pinned)
+	if (!eros_in_handler)
 		return;
 	if (IsA(stmt, PrepareStmt))
 		command = "PREPARE";
@@ -967,11 +969,11 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 	if (call_timeout == MAX_TIMEOUTS)
 		call_timeout = RegisterTimeout(USER_TIMEOUT, call_timeout_handler);
 
-	if (config_pinned)
+	if (eros_in_handler)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
 						errmsg("handler \"%s\" cannot be called by a handler", handler->name)));
 	check_constraints_at_once();
-	config_pinned = true;
+	eros_in_handler = true;
 	call_timed_out = false;
 	enable_timeout_after(call_timeout, Min(handler->timeout_ms, eros_max_snapshot_age_ms));
 	PG_TRY();
@@ -990,12 +992,12 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 		SPI_finish();
 		eros_role_end(&scope);
 		disable_timeout(call_timeout, false);
-		config_pinned = false;
+		eros_in_handler = false;
 	}
 	PG_CATCH();
 	{
 		disable_timeout(call_timeout, false);
-		config_pinned = false;
+		eros_in_handler = false;
 		if (call_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
 		{
 			MemoryContextSwitchTo(context);

@@ -1002,11 +1002,23 @@ refuse_on_standby(void)
 					errhint("Call eros_touch() on the primary.")));
 }
 
+/* Raises the error that a handler has touched users: it would halt the work on them. */
+static pg_noinline void
+refuse_in_handler(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("cannot record a touch in a handler"),
+					errdetail("A touch says that the user is active, and halts the work on him."),
+					errhint("Call eros_touch() where the application serves the user.")));
+}
+
 static inline void
 touch(const ErosKey *key, TimestampTz now)
 {
 	if (unlikely(RecoveryInProgress()))
 		refuse_on_standby();
+	if (unlikely(eros_in_handler))
+		refuse_in_handler();
 	if (unlikely(!touch_fast(MyDatabaseId, key, hash_key(MyDatabaseId, key), now)))
 		touch_slow(key, now);
 }

@@ -1,6 +1,6 @@
 -- A handler that cannot be called at all: its jobs wait, the status says why, the others go on.
 \ir include/begin.sql
-SELECT plan(19);
+SELECT plan(22);
 
 CREATE ROLE test_owner;
 CREATE ROLE test_thief;
@@ -77,4 +77,15 @@ SELECT is((SELECT count(*) FROM eros.status_handler), 2::bigint, 'the status can
 SELECT is(eros.add_handler('answer', 't.answer', 1, replace => true), (SELECT handler_id FROM eros.handler WHERE name = 'answer'),
   'replaced, it keeps its number');
 CALL eventually('SELECT eros.get(''answer'', 3) #>> ''{}''', 'postgres', 'and runs as its new owner');
+-- It touches the users that it is called for: that would halt the very work on them, again and again.
+CREATE FUNCTION t.toucher(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM public.eros_touch(user_ids); RETURN QUERY SELECT u, '1'::jsonb FROM unnest(user_ids) AS u; END $$;
+SELECT eros.add_handler('toucher', 't.toucher', 1, max_attempts => 1) AS n \gset
+SELECT throws_ok($$SELECT eros.run_now('toucher', 77)$$, '55000', 'cannot record a touch in a handler', 'a handler touches nobody');
+SELECT eros_touch(77);
+SELECT eros.advance_clock('15 minutes') AS t \gset
+CALL eventually($$SELECT status || ': ' || last_error FROM eros.job j JOIN eros.handler h USING (handler_id)
+  WHERE h.name = 'toucher' AND j.user_id = eros.user_key(77)$$, 'failed: cannot record a touch in a handler', 'nor in a worker');
+CALL eventually($$SELECT eros.get('echo', 77) ->> 'user'$$, '77', 'and the other handlers get their turn');
+SELECT eros.drop_handler('toucher') AS n \gset
 \ir include/end.sql
