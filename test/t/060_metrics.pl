@@ -81,7 +81,8 @@ sub query
 	my ($expr) = @_;
 	my $answer = $http->post_form("http://127.0.0.1:$port{prometheus}/api/v1/query", { query => $expr });
 
-	return [] if $answer->{status} == 599;
+	# not there yet, or not ready yet
+	return [] if $answer->{status} == 599 || $answer->{status} == 503;
 	my $data = eval { $json->decode($answer->{content}) } // {};
 	die "$expr: $answer->{content}" if ($data->{status} // '') ne 'success';
 	return $data->{data}{result};
