@@ -105,6 +105,11 @@ CREATE FUNCTION eros.config_changed() RETURNS trigger
 COMMENT ON FUNCTION eros.config_changed() IS
 	'trigger: has the scheduler and the workers read phases and handlers anew when the transaction commits';
 
+CREATE FUNCTION eros.table_emptied() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'eros_table_emptied' LANGUAGE C;
+COMMENT ON FUNCTION eros.table_emptied() IS
+	'trigger: sets what shared memory counts of the table to zero when a TRUNCATE commits';
+
 CREATE TABLE eros.phase (
 	phase smallint PRIMARY KEY CHECK (phase BETWEEN 1 AND 8),
 	idle_after interval NOT NULL
@@ -178,6 +183,8 @@ COMMENT ON COLUMN eros.activity.user_id IS 'the user''s key: a uuid, or a bigint
 COMMENT ON COLUMN eros.activity.last_seen IS 'his last touch';
 COMMENT ON COLUMN eros.activity.phase IS 'the phase that he has reached; 0: active, but the shared memory had no room for him';
 CREATE INDEX activity_phase_idx ON eros.activity (phase, last_seen);
+CREATE TRIGGER emptied AFTER TRUNCATE ON eros.activity
+	FOR EACH STATEMENT EXECUTE FUNCTION eros.table_emptied();
 
 CREATE UNLOGGED TABLE eros.spilled_touch (
 	user_id uuid NOT NULL,
@@ -314,6 +321,8 @@ COMMENT ON COLUMN eros.job.due_at IS 'when it may run: at once, or after a failu
 COMMENT ON COLUMN eros.job.status IS 'pending or failed';
 COMMENT ON COLUMN eros.job.last_error IS 'message of the last failure';
 CREATE INDEX job_pending_idx ON eros.job (phase, handler_id, due_at) WHERE status = 'pending';
+CREATE TRIGGER emptied AFTER TRUNCATE ON eros.job
+	FOR EACH STATEMENT EXECUTE FUNCTION eros.table_emptied();
 
 CREATE FUNCTION eros.retry(handler text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'eros_retry' LANGUAGE C VOLATILE STRICT;
@@ -1451,6 +1460,29 @@ CREATE FUNCTION eros.batch_wal_bytes() RETURNS double precision
 COMMENT ON FUNCTION eros.batch_wal_bytes() IS
 	'WAL for a batch besides that of its jobs, in bytes, without full page images: the commit, and what each page touched costs once';
 
+CREATE FUNCTION eros.check_question(
+	users bigint, active_users bigint, idles_per_day double precision, cost_ms double precision,
+	result_bytes double precision, workers integer, within interval) RETURNS boolean
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	bad text;
+BEGIN
+	bad := CASE WHEN users IS NULL OR users < 0 THEN 'users'
+				WHEN active_users < 0 THEN 'active_users'
+				WHEN idles_per_day < 0 OR idles_per_day > 86400 THEN 'idles_per_day'
+				WHEN cost_ms IS NULL OR cost_ms < 0 OR cost_ms > 1e9 THEN 'cost_ms'
+				WHEN result_bytes IS NULL OR result_bytes < 0 OR result_bytes > 1e9 THEN 'result_bytes'
+				WHEN workers < 1 OR workers > 64 THEN 'workers'
+				WHEN within IS NULL OR within <= '0' THEN 'within' END;
+	IF bad IS NOT NULL THEN
+		RAISE EXCEPTION '% is out of range', bad USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'users, active_users: 0 or more; idles_per_day: 0 to 86400; cost_ms, result_bytes: 0 to 1e9; workers: 1 to 64; within: more than 0.';
+	END IF;
+	RETURN true;
+END $$;
+COMMENT ON FUNCTION eros.check_question(bigint, bigint, double precision, double precision, double precision, integer, interval) IS
+	'true, or error 22023 when an argument of eros.predict() is out of range';
+
 CREATE FUNCTION eros.predict(
 	users bigint,
 	active_users bigint DEFAULT NULL,
@@ -1463,11 +1495,13 @@ CREATE FUNCTION eros.predict(
 	RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 40 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH given AS MATERIALIZED (
-		SELECT greatest(predict.users, 0) AS users,
+		SELECT predict.users AS users,
 			   coalesce(predict.workers, current_setting('eros.workers')::integer) AS workers,
 			   current_setting('eros.cpu_cap')::double precision / 100 * eros.cpu_cores() AS cap,
 			   s.covered_s, s.most_active, s.most_users, s.scheduler_wal_bytes
 		FROM eros.learned_server s
+		WHERE eros.check_question(predict.users, predict.active_users, predict.idles_per_day, predict.cost_ms, predict.result_bytes,
+								  predict.workers, predict.within)
 	), split AS MATERIALIZED (
 		-- who is active at the same time, and who is idle then
 		SELECT g.*, a.active, g.users - a.active AS idle, a.basis
@@ -1578,7 +1612,7 @@ CREATE FUNCTION eros.predict(
 	SELECT a.quantity, a.phase, a.handler, a.value, a.unit, a.basis FROM answer a ORDER BY a.n, a.phase NULLS LAST, a.handler NULLS LAST
 $$;
 COMMENT ON FUNCTION eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval) IS
-	'what so many users would cost here: CPU per phase and handler, shared memory, sizes, WAL and rows written, how long until everybody who is idle has been processed, how many workers are done within a time. What ran here in the last 30 days is what it goes by; the other parameters are for what has not been measured: users active at the same time, times a day that a user becomes idle, CPU per user and call in ms, bytes of a result. The first two, when given, are taken instead of what was measured';
+	'what so many users would cost here: CPU per phase and handler, shared memory, sizes, WAL and rows written, how long until everybody who is idle has been processed, how many workers are done within a time. What ran here in the last 30 days is what it goes by; the other parameters are for what has not been measured: users active at the same time, times a day that a user becomes idle, CPU per user and call in ms, bytes of a result. The first two, when given, are taken instead of what was measured. Error 22023 for a number that is negative or too large, for more than 64 workers, and for a time that is not positive';
 
 CREATE VIEW eros.status_prediction AS
 	WITH learned AS MATERIALIZED (
@@ -3149,6 +3183,7 @@ GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, e
 GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
 	eros.latency_info(), eros.cpu_formula(integer), eros.activity_formula(bigint, double precision, double precision),
 	eros.job_wal_bytes(), eros.batch_wal_bytes(),
+	eros.check_question(bigint, bigint, double precision, double precision, double precision, integer, interval),
 	eros.result_wal_bytes(double precision), eros.checklist(),
 	eros.memory_formula(bigint, bigint, double precision, double precision), eros.tracker_formula(bigint),
 	eros.drain_formula(double precision[], double precision[], integer, double precision),

@@ -270,25 +270,11 @@ fail_user(ErosHandler *handler, const ErosKey *key, const char *message)
 	eros_queue_record_failure(&last_try, key, message);
 }
 
-/* Finds a handler by its id, or NULL. */
-static ErosHandler *
-find_handler(int32 handler_id)
-{
-	ErosConfig *config = eros_config();
-
-	for (int i = 0; i < config->nhandlers; i++)
-	{
-		if (config->handlers[i].handler_id == handler_id)
-			return &config->handlers[i];
-	}
-	return NULL;
-}
-
 /* Does what follows from a crash, in the current transaction. */
 static void
 act_upon(const CallMark *mark)
 {
-	ErosHandler *handler = find_handler(mark->handler_id);
+	ErosHandler *handler = eros_handler_by_id(mark->handler_id);
 	bool disabled = false;
 	const char *users;
 	char *message;

@@ -10,7 +10,11 @@
  * be there, adds what is missing, removes what is left over, and ends: so it
  * does not matter what was missed, a crash or a rollback included.
  *
- * Without pg_cron, the schedulers do the work themselves.
+ * Without pg_cron, the schedulers do the work themselves.  They do it, too,
+ * where the extension belongs to a role that is no superuser: pg_cron's jobs
+ * run as a superuser, and whoever owns the functions that they call could have
+ * them do what he likes.  (They cannot run as such an owner, who need not be
+ * allowed to log in.)
  *
  *-------------------------------------------------------------------------
  */
@@ -59,14 +63,14 @@ set_by_pg_cron(bool by_pg_cron)
 	for (int i = 0; i < eros_max_databases; i++)
 	{
 		if (eros_databases[i].state == EROS_DB_RUNNING)
-			eros_databases[i].by_pg_cron = by_pg_cron;
+			eros_databases[i].by_pg_cron = by_pg_cron && eros_databases[i].of_superuser;
 	}
 	LWLockRelease(eros_shared->lock);
 }
 
-/* Makes the arrays of oids and names of the databases that have the extension. */
+/* Makes the arrays of oids and names of the databases whose extension is a superuser's. */
 static void
-databases_with_eros(Datum *values)
+databases_to_schedule(Datum *values)
 {
 	Datum *oids = palloc(sizeof(Datum) * eros_max_databases);
 	Datum *names = palloc(sizeof(Datum) * eros_max_databases);
@@ -77,7 +81,7 @@ databases_with_eros(Datum *values)
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	for (int i = 0; i < eros_max_databases; i++)
 	{
-		if (eros_databases[i].state == EROS_DB_RUNNING)
+		if (eros_databases[i].state == EROS_DB_RUNNING && eros_databases[i].of_superuser)
 			found[nfound++] = eros_databases[i].dboid;
 	}
 	LWLockRelease(eros_shared->lock);
@@ -110,7 +114,7 @@ reconcile(void)
 {
 	Datum values[2];
 
-	databases_with_eros(values);
+	databases_to_schedule(values);
 	execute_for_databases(
 		values, psprintf("WITH wanted AS (%s)"
 						 " SELECT cron.unschedule(j.jobid) FROM cron.job j"
@@ -189,6 +193,12 @@ eros_use_pg_cron(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 	}
 	db = eros_my_database();
+	if (db != NULL && !db->of_superuser)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"eros\" in this database does not belong to a superuser"),
+				 errdetail("pg_cron would call its functions as a superuser."),
+				 errhint("EROS's scheduler does the maintenance itself.")));
 	if (db == NULL || !db->by_pg_cron)
 		ereport(
 			ERROR,

@@ -36,6 +36,7 @@
 PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(eros_config_changed);
+PG_FUNCTION_INFO_V1(eros_table_emptied);
 PG_FUNCTION_INFO_V1(eros_announce);
 PG_FUNCTION_INFO_V1(eros_library_version);
 
@@ -589,6 +590,19 @@ read_extension(Oid *owner, char *version, Size version_len)
 	return found;
 }
 
+/* Tells whether the extension is in this database, and whether its owner is a superuser. */
+bool
+eros_extension_exists(bool *of_superuser)
+{
+	char version[NAMEDATALEN];
+	Oid owner;
+
+	if (!read_extension(&owner, version, sizeof(version)))
+		return false;
+	*of_superuser = superuser_arg(owner);
+	return true;
+}
+
 /* Reads the extension's row, or raises the error that there is none. */
 static void
 require_extension(Oid *owner, char *version, Size version_len)
@@ -749,6 +763,23 @@ eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta)
 	ncommit_actions++;
 }
 
+/*
+ * Sets a counter to zero if and when this transaction commits; whoever else
+ * would add to it until then is kept out by a lock.
+ */
+void
+eros_clear_on_commit(pg_atomic_uint64 *counter)
+{
+	int64 value = (int64) pg_atomic_read_u64(counter);
+
+	for (int i = 0; i < ncommit_actions; i++)
+	{
+		if (commit_actions[i].counter == counter)
+			value += commit_actions[i].delta;
+	}
+	eros_count_on_commit(counter, -value);
+}
+
 /* Has everybody read phases and handlers anew when this transaction commits. */
 void
 eros_config_changed_on_commit(void)
@@ -845,6 +876,37 @@ eros_config_changed(PG_FUNCTION_ARGS)
 							   "eros.config_changed")));
 	if (eros_shared != NULL)
 		eros_config_changed_on_commit();
+	PG_RETURN_POINTER(NULL);
+}
+
+/* table_emptied() returns trigger: TRUNCATE, which keeps everybody else out, has emptied a table */
+Datum
+eros_table_emptied(PG_FUNCTION_ARGS)
+{
+	ErosDatabase *db;
+	ErosConfig *config;
+	bool is_job;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by TRUNCATE", "eros.table_emptied")));
+	db = eros_shared != NULL ? eros_my_database() : NULL;
+	if (db == NULL)
+		PG_RETURN_POINTER(NULL);
+	is_job =
+		strcmp(RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation), "job") == 0;
+	config = eros_config();
+	for (int h = 0; is_job && h < config->nhandlers; h++)
+	{
+		eros_clear_on_commit(&config->handlers[h].stats->pending);
+		eros_clear_on_commit(&config->handlers[h].stats->failed);
+	}
+	for (int phase = 1; !is_job && phase <= EROS_MAX_PHASES; phase++)
+		eros_clear_on_commit(&db->phases[phase].users);
+	if (!is_job)
+		eros_clear_on_commit(&db->users_spilled);
 	PG_RETURN_POINTER(NULL);
 }
 

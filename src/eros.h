@@ -215,6 +215,7 @@ typedef struct ErosDatabase
 	pid_t held_by;		 /* backend whose DDL keeps EROS out, or 0 */
 	uint32 announced;	 /* CREATE EXTENSIONs so far */
 	bool no_worker_slot; /* max_worker_processes is exhausted */
+	bool of_superuser;	 /* the extension's owner is one, as the scheduler has found */
 	bool by_pg_cron;	 /* pg_cron has this database's maintenance */
 	bool scheduler_up;	 /* the scheduler has found the extension */
 
@@ -449,7 +450,9 @@ extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_need_scheduler_at(ErosDatabase *db, TimestampTz at);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
+extern void eros_clear_on_commit(pg_atomic_uint64 *counter);
 extern void eros_config_changed_on_commit(void);
+extern bool eros_extension_exists(bool *of_superuser);
 extern Oid eros_extension_owner(void);
 extern bool eros_version_matches(void);
 extern void eros_check_version(void);
@@ -628,6 +631,7 @@ extern void eros_config_by_hand(void);
 extern void eros_config_free_retired(void);
 extern uint32 eros_config_dirty(void);
 extern ErosHandler *eros_handler_by_name(const char *name, bool missing_ok);
+extern ErosHandler *eros_handler_by_id(int32 handler_id);
 extern ErosPhase *eros_phase(int phase);
 extern void eros_handler_check_callable(ErosHandler *handler);
 extern void

@@ -49,6 +49,9 @@
 #define CREDIT_NS UINT64CONST(10000000)
 #define LEAST_PAUSE 0.5
 
+/* Pauses that would be shorter than this at least are put together. */
+#define SHORTEST_LEAST_PAUSE_NS UINT64CONST(200000)
+
 /* The weight of the newest batch in the moving average of the cost. */
 #define COST_WEIGHT 0.3
 
@@ -69,12 +72,14 @@
 #define JUDGED_NS UINT64CONST(40000000)
 
 /*
- * The second opinion: where more than this part of the CPUs was idle since the
- * last look, the grant is not cut but grows.  Waits are then those of waking
- * up, or for other workers, of which small shares have many for little time
- * that they run.
+ * The second opinion: where more than a whole CPU (of one, the half of it), and
+ * more than a fifth of all, was idle since the last look, the grant is not cut
+ * but grows.  Waits are then those of waking up, or for other workers, of which
+ * small shares have many for little time that they run.  Less than a CPU says
+ * nothing: clients that wait for an answer each time leave as much idle, and
+ * all the same get slower with each millisecond that a CPU is taken.
  */
-#define IDLE_CPUS 0.20
+#define IDLE_CPUS(ncpus) Max(0.2 * (ncpus), Min(1.0, 0.5 * (ncpus)))
 #define IDLE_LOOK_NS UINT64CONST(200000000)
 
 /* What a batch uses at least, however contended the machine is. */
@@ -394,7 +399,7 @@ look_for_idle_cpus(uint64 now)
 	{
 		double idle_s = (double) (ticks - last_ticks) / sysconf(_SC_CLK_TCK);
 
-		cpus_are_idle = idle_s > IDLE_CPUS * ncpus * (now - last_at_ns) / 1e9;
+		cpus_are_idle = idle_s > IDLE_CPUS(ncpus) * (now - last_at_ns) / 1e9;
 	}
 	last_ticks = ticks;
 	last_at_ns = now;
@@ -521,6 +526,18 @@ eros_governor_begin(void)
 	charged_at_ns = eros_monotonic_ns();
 }
 
+/* Has the worker pause, however much credit it has, for a part of what a piece of work costs. */
+static void
+require_pause(int phase, uint64 now, uint64 cpu_ns, double share)
+{
+	static double kept_ns[EROS_MAX_PHASES + 1];
+	double pause_ns = kept_ns[phase] + LEAST_PAUSE * cpu_ns * (1.0 / share - 1.0);
+	bool keep = pause_ns < SHORTEST_LEAST_PAUSE_NS;
+
+	kept_ns[phase] = keep ? pause_ns : 0;
+	least_pause_until_ns[phase] = keep ? 0 : now + (uint64) Min(pause_ns, (double) MAX_DEBT_NS);
+}
+
 /* Charges what this worker has used since the last time to a phase and to the hard cap. */
 void
 eros_governor_charge(ErosWorker *worker, const ErosPhase *phase)
@@ -539,8 +556,7 @@ eros_governor_charge(ErosWorker *worker, const ErosPhase *phase)
 		count_granted(counters, phase, paying_ns(phase, now, pg_atomic_read_u64(bucket)));
 		charge_bucket(bucket, now, charged_at_ns, cpu_ns, share);
 	}
-	least_pause_until_ns[phase->phase] =
-		now + (uint64) (LEAST_PAUSE * cpu_ns * (1.0 / share - 1.0));
+	require_pause(phase->phase, now, cpu_ns, share);
 	charged_cpu_ns += cpu_ns;
 	charged_at_ns = now;
 	eros_governor_charge_cap(now);

@@ -351,6 +351,20 @@ eros_phase(int phase)
 	return NULL;
 }
 
+/* Finds a handler by its id in the current configuration, or NULL. */
+ErosHandler *
+eros_handler_by_id(int32 handler_id)
+{
+	ErosConfig *config = eros_config();
+
+	for (int i = 0; i < config->nhandlers; i++)
+	{
+		if (config->handlers[i].handler_id == handler_id)
+			return &config->handlers[i];
+	}
+	return NULL;
+}
+
 /* Finds a handler by its name. */
 ErosHandler *
 eros_handler_by_name(const char *name, bool missing_ok)
@@ -538,52 +552,35 @@ delete_results_of(const ErosHandler *handler)
 		" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
 }
 
-/* add_handler(name, function, phase, ttl, ...) returns integer */
-Datum
-eros_add_handler(PG_FUNCTION_ARGS)
+/* Checks the arguments of add_handler() that need no look into the catalog. */
+static void
+check_arguments(FunctionCallInfo fcinfo)
 {
-	static const char *const argument_names[] = {"name",		 "function", "phase",	"ttl",
-												 "max_attempts", "timeout",	 "enabled", "replace"};
-	Oid argtypes[] = {TEXTOID, TEXTOID, OIDOID,		 TEXTOID, INT4OID, INTERVALOID,
-					  INT4OID, INT4OID, INTERVALOID, OIDOID,  BOOLOID};
-	Datum values[11];
+	static const char *const names[] = {"name",			"function", "phase",   "ttl",
+										"max_attempts", "timeout",	"enabled", "replace"};
 	char *name;
-	int phase;
-	int max_attempts;
-	int64 ttl_us;
-	Oid function;
-	Oid owner = GetUserId();
-	ErosKeyType key_type;
-	ErosHandler *existing;
-	ErosRoleScope scope;
-	bool isnull;
-	int32 handler_id;
 
-	for (int i = 0; i < 8; i++)
-		require_argument(fcinfo, i, argument_names[i]);
+	for (int i = 0; i < lengthof(names); i++)
+		require_argument(fcinfo, i, names[i]);
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	phase = PG_GETARG_INT32(2);
-	max_attempts = PG_GETARG_INT32(4);
 	if (name[0] == '\0' || strlen(name) >= NAMEDATALEN)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid handler name \"%s\"", name),
 						errhint("Use 1 to %d bytes.", NAMEDATALEN - 1)));
-	if (max_attempts < 1 || max_attempts > 100)
+	if (PG_GETARG_INT32(4) < 1 || PG_GETARG_INT32(4) > 100)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("max_attempts is out of range"), errhint("Use 1 to 100.")));
-	ttl_us = check_interval(PG_GETARG_DATUM(3), "ttl", USECS_PER_SEC, 365 * USECS_PER_DAY,
-							"1 second to 365 days");
 	check_interval(PG_GETARG_DATUM(5), "timeout", 1000, USECS_PER_DAY, "1 millisecond to 1 day");
+}
 
-	eros_config();
-	if (eros_phase(phase) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("phase %d does not exist", phase),
-				 errhint("See the table eros.phase.")));
-	function = lookup_function(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	if (eros_function_aclcheck(function, owner) != ACLCHECK_OK)
+/* Finds a function that the calling role may have called as itself. */
+static Oid
+check_function(const char *name)
+{
+	Oid function = lookup_function(name);
+
+	if (eros_function_aclcheck(function, GetUserId()) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
-	key_type = check_signature(function);
-	if (!is_trusted(function_owner(function), owner))
+	if (!is_trusted(function_owner(function), GetUserId()))
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -591,16 +588,93 @@ eros_add_handler(PG_FUNCTION_ARGS)
 			 errdetail("Its owner could change what runs as you."),
 			 errhint("Register it as its owner (SET ROLE), or a function of yours that calls "
 					 "it.")));
+	return function;
+}
 
-	existing = eros_handler_by_name(name, true);
-	if (existing != NULL)
-	{
-		if (!PG_GETARG_BOOL(7))
-			ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
-							errmsg("handler \"%s\" already exists", name),
-							errhint("Pass replace => true to change it.")));
-		check_may_change(existing);
-	}
+/* Finds the handler that is to be replaced, if there is one of the name. */
+static ErosHandler *
+handler_to_replace(const char *name, bool replace)
+{
+	ErosHandler *existing = eros_handler_by_name(name, true);
+
+	if (existing == NULL)
+		return NULL;
+	if (!replace)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("handler \"%s\" already exists", name),
+				 errhint("Pass replace => true to change it.")));
+	check_may_change(existing);
+	return existing;
+}
+
+/* Writes a handler's row; returns its handler_id. */
+static int32
+write_row(const char *name, Datum *values, bool replace)
+{
+	static const Oid types[] = {TEXTOID, TEXTOID, OIDOID,	   TEXTOID, INT4OID, INTERVALOID,
+								INT4OID, INT4OID, INTERVALOID, OIDOID,	BOOLOID};
+	bool isnull;
+
+	SPI_execute_with_args(
+		replace ? "UPDATE eros.handler SET function = $2, function_oid = $3,"
+				  " user_type = $4::eros.user_type, phase = $5, ttl = $6, bucket = $7,"
+				  " max_attempts = $8, timeout = $9, owner = $10, enabled = $11,"
+				  " error = NULL, error_at = NULL, crashes = 0"
+				  " WHERE name = $1 RETURNING handler_id"
+				: "INSERT INTO eros.handler (name, function, function_oid, user_type,"
+				  " phase, ttl, bucket, max_attempts, timeout, owner, enabled)"
+				  " VALUES ($1, $2, $3, $4::eros.user_type, $5, $6, $7, $8, $9, $10, $11)"
+				  " RETURNING handler_id",
+		lengthof(types), (Oid *) types, values, NULL, false, 0);
+	if (SPI_processed != 1)
+		elog(ERROR, "handler \"%s\" was changed concurrently", name);
+	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Has jobs and results follow a handler that was replaced. */
+static void
+follow_replacement(ErosHandler *before, int phase, ErosKeyType key_type, int bucket)
+{
+	Oid types[] = {INT4OID, INT4OID};
+	Datum values[] = {Int32GetDatum(before->handler_id), Int32GetDatum(phase)};
+
+	SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2", 2,
+						  types, values, NULL, false, 0);
+
+	/* jobs of the other kind of users, results of the other class of lifetimes */
+	if (before->key_type != key_type)
+		delete_jobs_of(before);
+	if (before->bucket != bucket)
+		delete_results_of(before);
+}
+
+/* add_handler(name, function, phase, ttl, ...) returns integer */
+Datum
+eros_add_handler(PG_FUNCTION_ARGS)
+{
+	Datum values[11];
+	char *name;
+	int phase;
+	int bucket;
+	Oid function;
+	ErosKeyType key_type;
+	ErosHandler *existing;
+	ErosRoleScope scope;
+	int32 handler_id;
+
+	check_arguments(fcinfo);
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	phase = PG_GETARG_INT32(2);
+	bucket = eros_cache_bucket(check_interval(PG_GETARG_DATUM(3), "ttl", USECS_PER_SEC,
+											  365 * USECS_PER_DAY, "1 second to 365 days"));
+	eros_config();
+	if (eros_phase(phase) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("phase %d does not exist", phase),
+				 errhint("See the table eros.phase.")));
+	function = check_function(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	key_type = check_signature(function);
+	existing = handler_to_replace(name, PG_GETARG_BOOL(7));
 
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(format_procedure_qualified(function));
@@ -608,46 +682,16 @@ eros_add_handler(PG_FUNCTION_ARGS)
 	values[3] = CStringGetTextDatum(key_type == EROS_KEY_UUID ? "uuid" : "bigint");
 	values[4] = Int32GetDatum(phase);
 	values[5] = PG_GETARG_DATUM(3);
-	values[6] = Int32GetDatum(eros_cache_bucket(ttl_us));
-	values[7] = Int32GetDatum(max_attempts);
+	values[6] = Int32GetDatum(bucket);
+	values[7] = PG_GETARG_DATUM(4);
 	values[8] = PG_GETARG_DATUM(5);
-	values[9] = ObjectIdGetDatum(owner);
+	values[9] = ObjectIdGetDatum(GetUserId());
 	values[10] = PG_GETARG_DATUM(6);
 
 	eros_owner_begin(&scope);
-	if (existing == NULL)
-		SPI_execute_with_args(
-			"INSERT INTO eros.handler (name, function, function_oid, user_type,"
-			" phase, ttl, bucket, max_attempts, timeout, owner, enabled)"
-			" VALUES ($1, $2, $3, $4::eros.user_type, $5, $6, $7, $8, $9, $10, $11)"
-			" RETURNING handler_id",
-			11, argtypes, values, NULL, false, 0);
-	else
-		SPI_execute_with_args("UPDATE eros.handler SET function = $2, function_oid = $3,"
-							  " user_type = $4::eros.user_type, phase = $5, ttl = $6, bucket = $7,"
-							  " max_attempts = $8, timeout = $9, owner = $10, enabled = $11,"
-							  " error = NULL, error_at = NULL, crashes = 0"
-							  " WHERE name = $1 RETURNING handler_id",
-							  11, argtypes, values, NULL, false, 0);
-	if (SPI_processed != 1)
-		elog(ERROR, "handler \"%s\" was changed concurrently", name);
-	handler_id =
-		DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	handler_id = write_row(name, values, existing != NULL);
 	if (existing != NULL)
-	{
-		Oid job_types[] = {INT4OID, INT4OID};
-		Datum job_values[] = {Int32GetDatum(handler_id), Int32GetDatum(phase)};
-
-		SPI_execute_with_args(
-			"UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2", 2, job_types,
-			job_values, NULL, false, 0);
-
-		/* jobs of the other kind of users, results of the other class of lifetimes */
-		if (existing->key_type != key_type)
-			delete_jobs_of(existing);
-		if (existing->bucket != eros_cache_bucket(ttl_us))
-			delete_results_of(existing);
-	}
+		follow_replacement(existing, phase, key_type, bucket);
 	SPI_execute("SELECT eros.create_partitions()", false, 0);
 	eros_owner_end(&scope);
 	PG_RETURN_INT32(handler_id);

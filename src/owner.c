@@ -131,4 +131,6 @@ eros_owners_after_utility(Node *stmt, List *roles)
 							 get_rolespec_oid(((ReassignOwnedStmt *) stmt)->newrole, false));
 	}
 	eros_owner_end(&scope);
+	if (IsA(stmt, ReassignOwnedStmt))
+		eros_config_changed_on_commit(); /* the extension may be another's now */
 }

@@ -14,8 +14,8 @@
  * millions.  So a claim begins where the last one that was committed has ended,
  * or where a batch begins that was rolled back since.  What is missed (a job
  * whose transaction commits late, the batch of a worker that was killed) is
- * found by looks from the very begin, of which there are as many as a hundredth
- * of the time pays for.
+ * found by looks from the very begin, of which there are as many as a small part
+ * of the time pays for, and one a minute.
  *
  * All functions here run inside a transaction, connected to SPI, as the
  * extension's owner (or a superuser) with a safe search_path.
@@ -77,8 +77,8 @@ uuid_array(const void *first, Size stride, int n)
  */
 
 /* Looks from the begin take one part in so many of the CPU time, or wait for so long at most. */
-#define LOOK_ALL_PART 100
-#define LOOK_ALL_AFTER_NS UINT64CONST(10000000000)
+#define LOOK_ALL_PART 300
+#define LOOK_ALL_AFTER_NS UINT64CONST(60000000000)
 
 /* The scheduler looks for jobs that were missed so long after such a look is due. */
 #define LOOK_AGAIN_US 100000
@@ -452,7 +452,10 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 	return SPI_processed;
 }
 
-/* Adds jobs for idle users whose result expires after one time and up to another. */
+/*
+ * Adds jobs for idle users whose result expires after one time and up to
+ * another, due one microsecond after the other, too.
+ */
 void
 eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto, TimestampTz now)
 {
@@ -469,7 +472,7 @@ eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz up
 
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
-			  " SELECT c.user_id, $1, $2, $3"
+			  " SELECT c.user_id, $1, $2, $3 - row_number() OVER () * interval '1 us'"
 			  " FROM eros.cache c JOIN eros.activity a ON a.user_id = c.user_id"
 			  " WHERE c.bucket = $4 AND c.expires_at > $5 AND c.expires_at <= $6"
 			  "   AND c.handler_id = $1 AND a.phase >= $2 AND a.last_seen > $7"
@@ -620,15 +623,11 @@ eros_account_jobs(PG_FUNCTION_ARGS)
 	int32 handler_id = PG_GETARG_INT32(0);
 	char *status = DatumGetCString(DirectFunctionCall1(enum_out, PG_GETARG_DATUM(1)));
 	int64 jobs = PG_GETARG_INT64(2);
-	ErosConfig *config = eros_config();
+	ErosHandler *handler = eros_handler_by_id(handler_id);
 
-	for (int i = 0; i < config->nhandlers; i++)
-	{
-		ErosHandlerStats *stats = config->handlers[i].stats;
-
-		if (config->handlers[i].handler_id == handler_id)
-			eros_count_on_commit(strcmp(status, "failed") == 0 ? &stats->failed : &stats->pending,
-								 jobs);
-	}
+	if (handler != NULL)
+		eros_count_on_commit(strcmp(status, "failed") == 0 ? &handler->stats->failed
+														   : &handler->stats->pending,
+							 jobs);
 	PG_RETURN_VOID();
 }

@@ -363,11 +363,25 @@ provide_workers(OwnerWork *owners, int nowners)
  * ------------------------------------------------------------------------
  */
 
-/* Ends the process when the extension is gone. */
+/* Notes whether the extension's owner is a superuser: pg_cron maintains it for nobody else. */
+static void
+note_owner(bool of_superuser)
+{
+	if (db->of_superuser == of_superuser)
+		return;
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	db->of_superuser = of_superuser;
+	LWLockRelease(eros_shared->lock);
+	pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+	eros_launcher_wake();
+}
+
+/* Ends the process when the extension is gone; else notes whose it is. */
 static void
 exit_if_dropped(void)
 {
 	bool there;
+	bool of_superuser;
 	bool announced;
 
 	do
@@ -375,10 +389,13 @@ exit_if_dropped(void)
 		uint32 announcements = db->announced;
 
 		StartTransactionCommand();
-		there = OidIsValid(get_extension_oid("eros", true));
+		there = eros_extension_exists(&of_superuser);
 		CommitTransactionCommand();
 		if (there)
+		{
+			note_owner(of_superuser);
 			return;
+		}
 		LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 		announced = db->announced != announcements;
 		if (!announced)

@@ -68,11 +68,8 @@ typedef struct Piece
 #define LONGEST_PAUSE_NS UINT64CONST(60000000000)
 #define LOOK_AGAIN_NS UINT64CONST(250000000)
 
-/*
- * Shorter pauses are put off: what is owed stays owed, and the latch waits for
- * whole milliseconds, which after each batch of 1 ms would halve the share.
- */
-#define MIN_PAUSE_NS UINT64CONST(1000000)
+/* Shorter pauses are put off: what is owed stays owed. */
+#define MIN_PAUSE_NS UINT64CONST(100000)
 
 /* A handler that cannot be called is looked at again after this. */
 #define NOT_CALLABLE_PAUSE_NS UINT64CONST(10000000000)
@@ -159,20 +156,6 @@ report(ErosWorkerActivity activity, const char *what)
 								   ? STATE_IDLE
 								   : STATE_RUNNING,
 							   what);
-}
-
-/* Finds a handler by its id in the current configuration, or NULL. */
-static ErosHandler *
-handler_by_id(int32 handler_id)
-{
-	ErosConfig *config = eros_config();
-
-	for (int i = 0; i < config->nhandlers; i++)
-	{
-		if (config->handlers[i].handler_id == handler_id)
-			return &config->handlers[i];
-	}
-	return NULL;
 }
 
 /* Keeps a part of a failed batch for later. */
@@ -542,7 +525,7 @@ run_piece(uint64 *wait_ns)
 		return false;
 	}
 	piece = linitial(pieces);
-	handler = handler_by_id(piece->handler_id);
+	handler = eros_handler_by_id(piece->handler_id);
 	phase = handler ? eros_phase(handler->phase) : NULL;
 	if (phase == NULL || !handler->enabled || handler->owner != worker->owner)
 	{
@@ -724,7 +707,10 @@ wait_for_work(uint64 wait_ns, uint64 *idle_since_ns)
 		*idle_since_ns = 0;
 		report(EROS_WORKER_PAUSING, "pausing for the CPU share");
 		wait_ns = Min(wait_ns, yields ? LOOK_AGAIN_NS : LONGEST_PAUSE_NS);
-		eros_process_wait(EROS_WAIT_PAUSE, (long) (wait_ns / 1000000 + 1));
+		if (wait_ns < UINT64CONST(1000000))
+			pg_usleep((long) (wait_ns / 1000)); /* a latch waits for whole milliseconds */
+		else
+			eros_process_wait(EROS_WAIT_PAUSE, (long) ((wait_ns + 999999) / 1000000));
 		if (yields)
 			eros_governor_feel_contention(worker);
 		now = eros_monotonic_ns() - now;

@@ -1,6 +1,6 @@
 -- What it would cost, what it did cost, whether it was worth it, and the checklist.
 \ir include/begin.sql
-SELECT plan(38);
+SELECT plan(46);
 SELECT eros.freeze_clock() AS t \gset
 CREATE FUNCTION t.half(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
   $$ SELECT u, to_jsonb(repeat('x', 100)) FROM unnest(user_ids) AS u $$;
@@ -36,6 +36,10 @@ SELECT is((SELECT value FROM eros.predict(100000000, active_users => 0) WHERE qu
   'no number of workers is, for a hundred million users');
 SELECT is((SELECT count(*) FROM eros.predict(1000) WHERE basis ~ '(^|, )measured'), 0::bigint, 'nothing is called measured');
 SELECT is((SELECT count(*) FROM eros.predict(0) WHERE value < 0 OR value = 'NaN'), 0::bigint, 'no users, no costs');
+SELECT throws_ok(format('SELECT eros.predict(%s)', q), '22023', what || ' is out of range', 'refused: ' || q)
+FROM (VALUES ('-1', 'users'), ('NULL', 'users'), ('1, active_users => -1', 'active_users'), ('1, idles_per_day => ''NaN''', 'idles_per_day'),
+  ('1, cost_ms => -0.1', 'cost_ms'), ('1, result_bytes => ''infinity''', 'result_bytes'), ('1, workers => 0', 'workers'),
+  ('1, within => ''0''', 'within')) v (q, what);
 SELECT is((SELECT state FROM eros.checklist() WHERE topic = 'halt response'), 'to do', 'a halt that was not measured is not assumed');
 SELECT results_eq('SELECT item, level FROM eros.checklist()',
   $$VALUES (1, '1K'), (2, '1K'), (3, '1K'), (4, '1K'), (5, '10K'), (6, '10K'), (7, '10K'), (8, '10K'), (9, '100K'), (10, '100K'),

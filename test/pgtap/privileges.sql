@@ -59,7 +59,7 @@ SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'
   AND has_table_privilege('test_watch', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')$$, 'and it may change nothing');
 SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_bigint', 'now', 'database_info', 'phase_info',
   'handler_info', 'worker_info', 'halt_info', 'error_info', 'databases_info', 'library_version', 'cpu_cores', 'cache_partitions', 'problems', 'note_scrape', 'monitor_info',
-  'latency_info', 'cpu_formula', 'memory_formula', 'tracker_formula', 'drain_formula', 'activity_formula', 'job_wal_bytes', 'batch_wal_bytes',
+  'latency_info', 'cpu_formula', 'memory_formula', 'tracker_formula', 'drain_formula', 'activity_formula', 'job_wal_bytes', 'batch_wal_bytes', 'check_question',
   'result_wal_bytes', 'predict', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
   'halt_histogram', 'metrics_text',
   'halt_recent_info', 'recent_rates', 'show_number', 'show_bytes', 'show_ms', 'show_interval', 'show_text', 'show_bar',

@@ -1,6 +1,6 @@
 -- An administrator works on the tables and indexes that EROS looks into without SQL.
 \ir include/begin.sql
-SELECT plan(11);
+SELECT plan(17);
 
 SELECT is(eros.add_handler('echo', 't.echo', 1), 1, 'a handler');
 SELECT lives_ok('REINDEX TABLE eros.job', 'the indexes are made anew');
@@ -37,4 +37,21 @@ SELECT is(eros.add_handler('long', 't.echo', 1, ttl => '200 days') > 0, true, 'a
 RESET default_table_access_method;
 SELECT is((SELECT count(*) FROM eros.cache_partitions() p JOIN pg_class c ON c.oid = p.partition JOIN pg_am a ON a.oid = c.relam WHERE a.amname <> 'heap'),
   0::bigint, 'its partitions are of the heap, whatever the session''s default');
+
+-- tables that are emptied: the figures follow, at the commit
+SELECT eros.pause() AS t \gset
+SELECT eros_touch(u) FROM generate_series(1, 20) u \g /dev/null
+SELECT eros.advance_clock('11 minutes') AS t \gset
+CALL eventually('SELECT sum(jobs_pending) FROM eros.status_phase', '40', 'jobs wait');
+SELECT is((SELECT users FROM eros.status_phase WHERE phase = 1), 20::bigint, 'their users are idle');
+BEGIN;
+TRUNCATE eros.job, eros.activity;
+ROLLBACK;
+SELECT is((SELECT sum(jobs_pending) FROM eros.status_phase), 40::numeric, 'a TRUNCATE that is rolled back changes nothing');
+TRUNCATE eros.job;
+SELECT is((SELECT sum(jobs_pending) FROM eros.status_phase), 0::numeric, 'TRUNCATE of eros.job: none waits');
+TRUNCATE eros.activity;
+SELECT is((SELECT sum(users) FROM eros.status_phase), 0::numeric, 'TRUNCATE of eros.activity: nobody is idle');
+SELECT throws_ok('CREATE TRIGGER wrong AFTER DELETE ON eros.job FOR EACH STATEMENT EXECUTE FUNCTION eros.table_emptied();
+  DELETE FROM eros.job', '39P01', 'function "eros.table_emptied" was not called by TRUNCATE', 'nothing but a TRUNCATE tells so');
 \ir include/end.sql

@@ -121,6 +121,21 @@ $node->safe_psql('postgres', 'CREATE EXTENSION pg_cron');
 $node->safe_psql('postgres', 'SELECT eros.use_pg_cron()');
 jobs_of('and pg_cron has the jobs again when it is back', 'postgres');
 
+# what is not a superuser's, pg_cron, which is one, does not run
+$node->safe_psql('postgres', 'CREATE ROLE creator SUPERUSER; CREATE ROLE heir; CREATE DATABASE three');
+$node->safe_psql('three', 'SET ROLE creator; CREATE EXTENSION eros');
+jobs_of('pg_cron has the jobs of a superuser\'s extension', 'postgres', 'three');
+maintained_by('three', 'pg_cron', 'which belongs to a superuser');
+$node->safe_psql('three', 'REASSIGN OWNED BY creator TO heir');
+jobs_of('it has not those of an extension that was given to another role', 'postgres');
+maintained_by('three', 'scheduler', 'which does not belong to a superuser');
+($status, $stdout, $stderr) = $node->psql('three', "\\set VERBOSITY verbose\nSELECT eros.use_pg_cron()");
+like($stderr, qr/ERROR:  55000: extension "eros" in this database does not belong to a superuser/, 'use_pg_cron() says why');
+$node->safe_psql('three', 'REASSIGN OWNED BY heir TO creator');
+jobs_of('it has them again when a superuser has the extension', 'postgres', 'three');
+$node->safe_psql('three', 'DROP EXTENSION eros');
+jobs_of('which is dropped', 'postgres');
+
 # both in one transaction, and EROS alone
 $node->safe_psql('postgres', 'BEGIN; DROP EXTENSION eros CASCADE; DROP EXTENSION pg_cron; COMMIT');
 polls_to($node, 'postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'eros%' AND datname = 'postgres'},

@@ -92,6 +92,7 @@ for my $how (sort keys %busy)
 	my $lock_kept = $how eq 'in a lock wait';
 
 	# tables that handlers use, and EROS's own: what runs is rolled back, and begins again
+	my ($commands, $went_on) = (0, 0);
 	busy_database('one', $how);
 	for my $sql (
 		'ALTER TABLE used ADD COLUMN more integer', 'ALTER TABLE used DROP COLUMN more', 'CREATE INDEX used_more ON used (id)',
@@ -102,9 +103,10 @@ for my $how (sort keys %busy)
 		'TRUNCATE eros.cache', 'TRUNCATE eros.spilled_touch', 'ANALYZE eros.job')
 	{
 		succeeds('one', $sql, $how);
-		$node->poll_query_until('one', $is_so) or die "no worker $how after: $sql";
+		$went_on++ if $node->poll_query_until('one', $is_so);
+		$commands++;
 	}
-	pass("$how: EROS goes on after each");
+	is($went_on, $commands, "$how: EROS goes on after each");
 	for my $sql ('TRUNCATE eros.job', 'TRUNCATE eros.activity')
 	{
 		succeeds('one', $sql, $how);

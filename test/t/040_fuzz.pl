@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
+use List::Util qw(min);
 use ErosTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -11,6 +12,11 @@ use Test::More;
 my $calls = $ENV{EROS_FUZZ_CALLS} || 10000;
 my $seed = $ENV{EROS_FUZZ_SEED} || int(rand(1_000_000)) + 1;
 diag("fuzz: $calls calls with seed $seed");
+
+# `make fuzz` shows how far it is
+my $progress;
+open $progress, '>&=', $ENV{EROS_FUZZ_PROGRESS} if $ENV{EROS_FUZZ_PROGRESS};
+$progress->autoflush(1) if defined $progress;
 
 # Workers and sweeps go on meanwhile; the failing handler is not of interest.
 my $node = eros_node('fuzz', "log_min_messages = fatal\nlog_min_error_statement = panic\nautovacuum = off\n");
@@ -22,15 +28,22 @@ $node->safe_psql('postgres', q{CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLA
 $node->safe_psql('postgres', 'CREATE ROLE fuzz_role');
 for my $db ('postgres', 'bytes')
 {
-	my $stderr;
+	my ($done, $errors) = (0, '');
 
 	create_eros($node, $db);
 	$node->safe_psql($db, slurp_file("$FindBin::RealBin/../fuzz/fuzz.sql"));
 	$node->safe_psql($db, q{INSERT INTO fuzz.value VALUES ('text', 'E''\xff\xfe''')}) if $db eq 'bytes';
-	$node->psql(
-		$db, "SET client_min_messages = error; SET statement_timeout = '1h'; CALL fuzz.run($part{$db}, 1.0 / $seed)",
-		timeout => 3600, stderr => \$stderr);
-	is($stderr, '', "the calls in database $db come to their end");
+	while ($done < $part{$db} && $errors eq '')
+	{
+		my $n = min($part{$db} - $done, 10000);
+
+		$node->psql(
+			$db, "SET client_min_messages = error; SET statement_timeout = '1h'; CALL fuzz.run($n, 1.0 / ($seed + $done))",
+			timeout => 3600, stderr => \$errors);
+		$done += $n;
+		print $progress "$done of $part{$db} calls in database $db\n" if defined $progress;
+	}
+	is($errors, '', "the calls in database $db come to their end");
 	is(value($node, $db, q{SELECT string_agg(format('%s %s: %s', sqlstate, message, statement), E'\n') FROM fuzz.finding}),
 		'', 'none of them is an internal error');
 	is(value($node, $db, 'SELECT sum(calls) FROM fuzz.outcome'), $part{$db}, 'all calls were made');
