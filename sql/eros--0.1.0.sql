@@ -1467,8 +1467,8 @@ CREATE FUNCTION eros.check_question(
 DECLARE
 	bad text;
 BEGIN
-	bad := CASE WHEN users IS NULL OR users < 0 THEN 'users'
-				WHEN active_users < 0 THEN 'active_users'
+	bad := CASE WHEN users IS NULL OR users < 0 OR users > 1e12 THEN 'users'
+				WHEN active_users < 0 OR active_users > 1e12 THEN 'active_users'
 				WHEN idles_per_day < 0 OR idles_per_day > 86400 THEN 'idles_per_day'
 				WHEN cost_ms IS NULL OR cost_ms < 0 OR cost_ms > 1e9 THEN 'cost_ms'
 				WHEN result_bytes IS NULL OR result_bytes < 0 OR result_bytes > 1e9 THEN 'result_bytes'
@@ -1476,7 +1476,7 @@ BEGIN
 				WHEN within IS NULL OR within <= '0' THEN 'within' END;
 	IF bad IS NOT NULL THEN
 		RAISE EXCEPTION '% is out of range', bad USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'users, active_users: 0 or more; idles_per_day: 0 to 86400; cost_ms, result_bytes: 0 to 1e9; workers: 1 to 64; within: more than 0.';
+			HINT = 'users, active_users: 0 to 1e12; idles_per_day: 0 to 86400; cost_ms, result_bytes: 0 to 1e9; workers: 1 to 64; within: more than 0.';
 	END IF;
 	RETURN true;
 END $$;

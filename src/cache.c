@@ -250,6 +250,7 @@ begin_probe(CacheProbe *probe, CachePartition *part, LOCKMODE lockmode)
 	probe->heap = try_relation_open(part->relid, lockmode);
 	if (probe->heap == NULL)
 		return false; /* dropped this moment: all in it has expired */
+	eros_check_columns(probe->heap, cache_types, lengthof(cache_types));
 	if (!OidIsValid(part->index) || !partitions_valid)
 		part->index = find_index(probe->heap);
 	if (!OidIsValid(part->index))
@@ -596,6 +597,7 @@ insert_results(CachePartition *part, const ErosHandler *handler, TimestampTz now
 	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * results->nrows);
 	int64 sum = 0;
 
+	eros_check_columns(heap, cache_types, lengthof(cache_types));
 	InitResultRelInfo(target, heap, 1, NULL, 0);
 	ExecOpenIndices(target, false);
 	for (int i = 0; i < results->nrows; i++)

@@ -12,9 +12,9 @@
  *
  * Without pg_cron, the schedulers do the work themselves.  They do it, too,
  * where the extension belongs to a role that is no superuser: pg_cron's jobs
- * run as a superuser, and whoever owns the functions that they call could have
- * them do what he likes.  (They cannot run as such an owner, who need not be
- * allowed to log in.)
+ * run as a superuser, and whoever owns what they use could have them do what he
+ * likes.  (They cannot run as such an owner, who need not be allowed to log in.)
+ * Jobs outlive EROS's processes, so each of them sees to that by itself as well.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,13 +47,23 @@ PG_FUNCTION_INFO_V1(eros_maintenance_done);
  * name.  The job's name has the oid, so that a renamed database is found.
  */
 static const char wanted_sql[] =
-	"SELECT format('eros %s %s', j.job, d.oid) AS jobname, j.schedule, j.command,"
-	" d.name AS database"
+	"SELECT format('eros %s %s', j.job, d.oid) AS jobname, j.schedule,"
+	" format('DO $$BEGIN"
+	" PERFORM pg_catalog.set_config(''search_path'', ''pg_catalog, pg_temp'', true);"
+	" IF NOT EXISTS (SELECT FROM ("
+	"SELECT e.extowner FROM pg_catalog.pg_extension e WHERE e.extname = ''eros''"
+	" UNION SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = ''eros''"
+	" UNION SELECT p.proowner FROM pg_catalog.pg_proc p"
+	" WHERE p.pronamespace = ''eros''::pg_catalog.regnamespace"
+	" UNION SELECT c.relowner FROM pg_catalog.pg_class c"
+	" WHERE c.relnamespace = ''eros''::pg_catalog.regnamespace) o (owner)"
+	" JOIN pg_catalog.pg_roles r ON r.oid = o.owner WHERE NOT r.rolsuper)"
+	" THEN PERFORM eros.%s(); END IF; END$$', j.function) AS command, d.name AS database"
 	" FROM unnest($1::oid[], $2::text[]) AS d (oid, name),"
-	"      (VALUES ('partitions', '2-59/5 * * * *', 'SELECT eros.create_partitions()'),"
-	"              ('purge', '3-59/5 * * * *', 'SELECT eros.purge()'),"
-	"              ('clean-up', '4-59/5 * * * *', 'SELECT eros.clean_up()'))"
-	"      AS j (job, schedule, command)";
+	"      (VALUES ('partitions', '2-59/5 * * * *', 'create_partitions'),"
+	"              ('purge', '3-59/5 * * * *', 'purge'),"
+	"              ('clean-up', '4-59/5 * * * *', 'clean_up'))"
+	"      AS j (job, schedule, function)";
 
 /* Sets who maintains the databases of EROS. */
 static void
@@ -108,9 +118,9 @@ execute_for_databases(Datum *values, const char *sql)
 	SPI_execute_with_args(sql, 2, argtypes, values, NULL, false, 0);
 }
 
-/* Brings pg_cron's jobs in line with the databases that have the extension. */
+/* Removes the jobs that should not be there. */
 static void
-reconcile(void)
+remove_jobs(void)
 {
 	Datum values[2];
 
@@ -123,6 +133,15 @@ reconcile(void)
 						 "   AND w.schedule = j.schedule AND w.command = j.command"
 						 "   AND w.database = j.database AND j.username = CURRENT_USER)",
 						 wanted_sql));
+}
+
+/* Adds the jobs that are missing. */
+static void
+add_jobs(void)
+{
+	Datum values[2];
+
+	databases_to_schedule(values);
 	execute_for_databases(
 		values,
 		psprintf("WITH wanted AS (%s)"
@@ -132,32 +151,38 @@ reconcile(void)
 				 wanted_sql));
 }
 
+/* Does something in a transaction of its own, if pg_cron is there; returns whether it is. */
+static bool
+with_pg_cron(void (*action)(void))
+{
+	bool there;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	there = OidIsValid(get_extension_oid("pg_cron", true));
+	if (there)
+		action();
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return there;
+}
+
 /* The agent's process. */
 void
 eros_cron_main(Datum arg)
 {
 	const char *database = GetConfigOption("cron.database_name", true, false);
-	Oid dboid;
-	bool there = false;
+	bool there;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(database ? database : "postgres", NULL, 0);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
-	dboid = MyDatabaseId;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-	if (OidIsValid(dboid) && OidIsValid(get_extension_oid("pg_cron", true)))
-	{
-		reconcile();
-		there = true;
-	}
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-
+	/* what is not to run any more goes, even if something keeps the rest from being added */
+	there = with_pg_cron(remove_jobs) && with_pg_cron(add_jobs);
 	set_by_pg_cron(there);
 	pg_atomic_write_u32(&eros_shared->cron_done, (uint32) DatumGetInt32(arg));
 	proc_exit(0);
@@ -170,14 +195,22 @@ eros_use_pg_cron(PG_FUNCTION_ARGS)
 	const char *database = GetConfigOption("cron.database_name", true, false);
 	ErosDatabase *db;
 	uint32 request;
+	bool of_superuser;
 
-	eros_check_loaded();
+	db = eros_require_database();
 	if (database == NULL)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("pg_cron is not loaded"),
 			 errhint("Add \"pg_cron\" to shared_preload_libraries and restart the server; without "
 					 "it, EROS's scheduler does the maintenance itself.")));
+	if (!eros_extension_exists(&of_superuser) || !of_superuser)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"eros\" in this database does not belong to a superuser"),
+				 errdetail("pg_cron would call its functions as a superuser."),
+				 errhint("EROS's scheduler does the maintenance itself.")));
+	eros_note_owner(db, of_superuser);
 	request = pg_atomic_add_fetch_u32(&eros_shared->cron_request, 1);
 	eros_launcher_wake();
 	for (int waited_ms = 0; (int32) (pg_atomic_read_u32(&eros_shared->cron_done) - request) < 0;
@@ -192,14 +225,11 @@ eros_use_pg_cron(PG_FUNCTION_ARGS)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	db = eros_my_database();
-	if (db != NULL && !db->of_superuser)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"eros\" in this database does not belong to a superuser"),
-				 errdetail("pg_cron would call its functions as a superuser."),
-				 errhint("EROS's scheduler does the maintenance itself.")));
-	if (db == NULL || !db->by_pg_cron)
+	if (db->state != EROS_DB_RUNNING)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("EROS does not run in this database yet"),
+						errhint("See eros.status_database.")));
+	if (!db->by_pg_cron)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -90,6 +90,9 @@ static int config_changed_level = 0; /* 0: not changed */
 static uint32 config_changes = 0;
 static int announced_level = 0;
 
+/* The nesting level in which this transaction has emptied one of EROS's tables. */
+static int emptied_level = 0;
+
 static bool check_work_mem(int *newval, void **extra, GucSource source);
 static void define_settings(void);
 static void request_shmem(void);
@@ -388,7 +391,8 @@ announce_database(Oid dboid)
 			}
 			reset = true;
 		}
-		db->state = EROS_DB_PROBE;
+		if (!db->scheduler_up)
+			db->state = EROS_DB_PROBE;
 		db->announced++;
 		raise_generation(db);
 	}
@@ -452,32 +456,40 @@ eros_handler_stats(Oid dboid, int32 handler_id)
 	return slot;
 }
 
-/*
- * Gives back the counters of this database's handlers that are no more; returns
- * how many, with their ids in dropped[], which has room for all there can be.
- */
+/* Lists the handlers of this database whose figures are kept, but which are no more. */
 int
-eros_forget_dropped_handlers(const ErosConfig *config, int32 *dropped)
+eros_dropped_handlers(const ErosConfig *config, int32 *dropped)
 {
 	int ndropped = 0;
 
+	LWLockAcquire(eros_shared->lock, LW_SHARED);
+	for (int i = 0; i < eros_max_handlers; i++)
+	{
+		ErosHandlerStats *stats = &eros_handlers_array[i];
+		bool found = stats->dboid != MyDatabaseId;
+
+		for (int h = 0; h < config->nhandlers && !found; h++)
+			found = config->handlers[h].handler_id == stats->handler_id;
+		if (!found)
+			dropped[ndropped++] = stats->handler_id;
+	}
+	LWLockRelease(eros_shared->lock);
+	return ndropped;
+}
+
+/* Gives back the place of a handler that is no more. */
+void
+eros_forget_handler(int32 handler_id)
+{
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eros_max_handlers; i++)
 	{
 		ErosHandlerStats *stats = &eros_handlers_array[i];
-		bool found = false;
 
-		if (stats->dboid != MyDatabaseId)
-			continue;
-		for (int h = 0; h < config->nhandlers; h++)
-			found = found || config->handlers[h].handler_id == stats->handler_id;
-		if (found)
-			continue;
-		dropped[ndropped++] = stats->handler_id;
-		stats->dboid = InvalidOid;
+		if (stats->dboid == MyDatabaseId && stats->handler_id == handler_id)
+			stats->dboid = InvalidOid;
 	}
 	LWLockRelease(eros_shared->lock);
-	return ndropped;
 }
 
 /*
@@ -611,6 +623,22 @@ require_extension(Oid *owner, char *version, Size version_len)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("extension \"eros\" is not installed in this database"),
 						errhint("Run CREATE EXTENSION eros.")));
+}
+
+/*
+ * Notes whether the extension in this database belongs to a superuser: pg_cron
+ * maintains it for nobody else, and has to be told when that changes.
+ */
+void
+eros_note_owner(ErosDatabase *db, bool of_superuser)
+{
+	if (db->of_superuser == of_superuser)
+		return;
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	db->of_superuser = of_superuser;
+	LWLockRelease(eros_shared->lock);
+	pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
+	eros_launcher_wake();
 }
 
 /* The owner of the extension, as whom EROS's own tables are written. */
@@ -772,6 +800,8 @@ eros_clear_on_commit(pg_atomic_uint64 *counter)
 {
 	int64 value = (int64) pg_atomic_read_u64(counter);
 
+	if (emptied_level == 0)
+		emptied_level = GetCurrentTransactionNestLevel();
 	for (int i = 0; i < ncommit_actions; i++)
 	{
 		if (commit_actions[i].counter == counter)
@@ -802,6 +832,9 @@ at_transaction_end(XactEvent event, void *arg)
 {
 	ErosDatabase *db;
 
+	if (event == XACT_EVENT_PRE_PREPARE && emptied_level > 0)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot PREPARE a transaction that has emptied a table of EROS")));
 	if (event == XACT_EVENT_PRE_PREPARE && (config_changed_level > 0 || announced_level > 0))
 		ereport(
 			ERROR,
@@ -810,6 +843,7 @@ at_transaction_end(XactEvent event, void *arg)
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	eros_config_free_retired();
+	emptied_level = 0;
 	if (ncommit_actions == 0 && config_changed_level == 0 && announced_level == 0)
 		return;
 
@@ -856,6 +890,8 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId sub, SubTransactionId
 			config_changed_level = 0;
 		if (announced_level >= level)
 			announced_level = 0;
+		if (emptied_level >= level)
+			emptied_level = 0;
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 	{
@@ -863,6 +899,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId sub, SubTransactionId
 			commit_actions[i].nest_level = Min(commit_actions[i].nest_level, level - 1);
 		config_changed_level = Min(config_changed_level, level - 1);
 		announced_level = Min(announced_level, level - 1);
+		emptied_level = Min(emptied_level, level - 1);
 	}
 }
 
@@ -876,6 +913,7 @@ eros_config_changed(PG_FUNCTION_ARGS)
 							   "eros.config_changed")));
 	if (eros_shared != NULL)
 		eros_config_changed_on_commit();
+	eros_config_invalidate();
 	PG_RETURN_POINTER(NULL);
 }
 
@@ -893,8 +931,8 @@ eros_table_emptied(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" was not called by TRUNCATE", "eros.table_emptied")));
 	db = eros_shared != NULL ? eros_my_database() : NULL;
-	if (db == NULL)
-		PG_RETURN_POINTER(NULL);
+	if (db == NULL || !eros_version_matches())
+		PG_RETURN_POINTER(NULL); /* who runs next counts anew */
 	is_job =
 		strcmp(RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation), "job") == 0;
 	config = eros_config();
@@ -905,8 +943,6 @@ eros_table_emptied(PG_FUNCTION_ARGS)
 	}
 	for (int phase = 1; !is_job && phase <= EROS_MAX_PHASES; phase++)
 		eros_clear_on_commit(&db->phases[phase].users);
-	if (!is_job)
-		eros_clear_on_commit(&db->users_spilled);
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -242,7 +242,7 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 touches_lost;		/* ... and could not: read-only, map full */
 	pg_atomic_uint64 returns;			/* users whose return was noticed */
 	pg_atomic_uint64 halts;				/* batches interrupted by a return */
-	pg_atomic_uint64 users_spilled;		/* active users kept in the table */
+	pg_atomic_uint64 users_spilled;		/* active users moved to the table */
 	pg_atomic_uint64 scheduler_cpu_ns;
 	pg_atomic_uint64 last_sweep; /* TimestampTz */
 	pg_atomic_uint64 last_maintenance;
@@ -372,6 +372,7 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 cpu_used_ns;
 	pg_atomic_uint64 cpu_halted_ns;	 /* lost to halts */
 	pg_atomic_uint64 cost_ns;		 /* per user, moving average; 0: unknown */
+	pg_atomic_uint32 backs;			 /* batches whose jobs are pending again */
 	pg_atomic_uint64 due_from;		 /* jobs due before are done or in work, as far as is known */
 	pg_atomic_uint64 look_all_at_ns; /* when that is not relied on, monotonic */
 	pg_atomic_uint64 stored;
@@ -430,6 +431,8 @@ typedef struct ErosShared
 	pg_atomic_uint64 no_slot_at_ns;		/* when that was the last time, monotonic */
 	TimestampTz started;
 	ErosError errors[EROS_ERRORS];
+	uint64 errors_since_ns; /* of them so many have been logged since then, for a minute */
+	int errors_logged;
 } ErosShared;
 
 typedef struct ErosConfig ErosConfig;
@@ -444,7 +447,8 @@ extern ErosDatabase *eros_database_slot(Oid dboid, bool create);
 extern ErosDatabase *eros_my_database(void);
 extern ErosDatabase *eros_require_database(void);
 extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
-extern int eros_forget_dropped_handlers(const ErosConfig *config, int32 *dropped);
+extern int eros_dropped_handlers(const ErosConfig *config, int32 *dropped);
+extern void eros_forget_handler(int32 handler_id);
 extern bool eros_forget_database(Oid dboid, bool only_if_absent);
 extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_need_scheduler_at(ErosDatabase *db, TimestampTz at);
@@ -453,6 +457,7 @@ extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_clear_on_commit(pg_atomic_uint64 *counter);
 extern void eros_config_changed_on_commit(void);
 extern bool eros_extension_exists(bool *of_superuser);
+extern void eros_note_owner(ErosDatabase *db, bool of_superuser);
 extern Oid eros_extension_owner(void);
 extern bool eros_version_matches(void);
 extern void eros_check_version(void);
@@ -624,9 +629,11 @@ typedef struct ErosResults
 
 extern struct RelationData *eros_open_table(const char *name);
 extern void eros_check_columns(struct RelationData *rel, const Oid *types, int ntypes);
+extern void eros_check_table(const char *name);
 extern void eros_lock_for_writing(const char *name);
 extern ErosConfig *eros_config(void);
 extern ErosConfig *eros_config_reload(void);
+extern void eros_config_invalidate(void);
 extern void eros_config_by_hand(void);
 extern void eros_config_free_retired(void);
 extern uint32 eros_config_dirty(void);
@@ -666,6 +673,7 @@ typedef struct ErosClaim
 	ErosKey *keys;		   /* the same keys */
 	TimestampTz first_due; /* when the first and the last of them were due */
 	TimestampTz last_due;
+	uint32 backs; /* batches that had been put back when it began */
 } ErosClaim;
 
 extern struct _SPI_plan *

@@ -96,8 +96,19 @@ eros_error_note(ErosProcess process, int32 handler_id, const ErrorData *error)
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	entry = find_entry(process, handler_id, error->sqlerrcode, hash);
 	log = entry->count == 0 || now_ns - entry->logged_at_ns >= LOG_PAUSE_NS;
+
+	/* more errors in turn than there are places for would all be new, each time */
+	if (now_ns - eros_shared->errors_since_ns >= LOG_PAUSE_NS)
+	{
+		eros_shared->errors_since_ns = now_ns;
+		eros_shared->errors_logged = 0;
+	}
+	log = log && eros_shared->errors_logged < EROS_ERRORS;
 	if (log)
+	{
 		entry->logged_at_ns = now_ns;
+		eros_shared->errors_logged++;
+	}
 	entry->count++;
 	entry->pid = MyProcPid;
 	entry->at = GetCurrentTimestamp();

@@ -50,7 +50,7 @@
 #define LEAST_PAUSE 0.5
 
 /* Pauses that would be shorter than this at least are put together. */
-#define SHORTEST_LEAST_PAUSE_NS UINT64CONST(200000)
+#define SHORTEST_LEAST_PAUSE_NS UINT64CONST(100000)
 
 /* The weight of the newest batch in the moving average of the cost. */
 #define COST_WEIGHT 0.3
@@ -72,14 +72,12 @@
 #define JUDGED_NS UINT64CONST(40000000)
 
 /*
- * The second opinion: where more than a whole CPU (of one, the half of it), and
- * more than a fifth of all, was idle since the last look, the grant is not cut
- * but grows.  Waits are then those of waking up, or for other workers, of which
- * small shares have many for little time that they run.  Less than a CPU says
- * nothing: clients that wait for an answer each time leave as much idle, and
- * all the same get slower with each millisecond that a CPU is taken.
+ * The second opinion: where more than this part of the CPUs was idle since the
+ * last look, the grant is not cut but grows.  Waits are then those of waking
+ * up, or for other workers, of which small shares have many for little time
+ * that they run.
  */
-#define IDLE_CPUS(ncpus) Max(0.2 * (ncpus), Min(1.0, 0.5 * (ncpus)))
+#define IDLE_CPUS 0.20
 #define IDLE_LOOK_NS UINT64CONST(200000000)
 
 /* What a batch uses at least, however contended the machine is. */
@@ -399,7 +397,7 @@ look_for_idle_cpus(uint64 now)
 	{
 		double idle_s = (double) (ticks - last_ticks) / sysconf(_SC_CLK_TCK);
 
-		cpus_are_idle = idle_s > IDLE_CPUS(ncpus) * (now - last_at_ns) / 1e9;
+		cpus_are_idle = idle_s > IDLE_CPUS * ncpus * (now - last_at_ns) / 1e9;
 	}
 	last_ticks = ticks;
 	last_at_ns = now;

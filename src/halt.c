@@ -98,7 +98,8 @@ eros_halt_is_pending(ErosWorker *worker)
 void
 eros_halt_publish(ErosWorker *worker, const ErosKey *keys, int nkeys)
 {
-	Assert(nkeys <= EROS_MAX_BATCH);
+	if (nkeys > EROS_MAX_BATCH)
+		elog(ERROR, "a batch of %d users is too large", nkeys);
 	worker->nkeys = nkeys;
 	memcpy(worker->keys, keys, sizeof(ErosKey) * nkeys);
 	my_generation++;

@@ -39,6 +39,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
@@ -88,11 +89,16 @@ enum
 static const Oid phase_types[] = {INT2OID, INTERVALOID, FLOAT8OID, INT4OID};
 static const Oid handler_types[] = {INT4OID,	TEXTOID,	 TEXTOID, OIDOID,  InvalidOid,
 									INT2OID,	INTERVALOID, INT2OID, INT4OID, INTERVALOID,
-									REGROLEOID, BOOLOID,	 TEXTOID};
+									REGROLEOID, BOOLOID}; /* but the error, which may be NULL */
 
 /* The copy, and those before it that somebody in this transaction may still use. */
 static ErosConfig *config = NULL;
 static List *retired = NIL;
+
+/* Where it was read from, and whether one of these tables has changed since. */
+static Oid phase_relid = InvalidOid;
+static Oid handler_relid = InvalidOid;
+static bool config_is_stale = false;
 
 /* Only eros_config_reload() reads the configuration anew: a background process. */
 static bool reload_by_hand = false;
@@ -131,17 +137,20 @@ eros_open_table(const char *name)
 }
 
 /*
- * Refuses a table whose first columns are not of these types (InvalidOid: any):
- * what reads it without SQL goes by their numbers.
+ * Refuses a table whose first columns are not of these types (InvalidOid: any),
+ * or may be NULL: what reads it without SQL goes by their numbers.
  */
 void
 eros_check_columns(Relation rel, const Oid *types, int ntypes)
 {
 	TupleDesc desc = RelationGetDescr(rel);
+	char kind = rel->rd_rel->relkind;
+	bool is_table = kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE;
 
 	for (int i = 0; i < ntypes; i++)
 	{
-		if (i < desc->natts && !TupleDescAttr(desc, i)->attisdropped &&
+		if (is_table && i < desc->natts && !TupleDescAttr(desc, i)->attisdropped &&
+			TupleDescAttr(desc, i)->attnotnull &&
 			(!OidIsValid(types[i]) || TupleDescAttr(desc, i)->atttypid == types[i]))
 			continue;
 		eros_check_version(); /* which may be why */
@@ -150,6 +159,21 @@ eros_check_columns(Relation rel, const Oid *types, int ntypes)
 							   RelationGetRelationName(rel)),
 						errhint("EROS needs its tables as CREATE EXTENSION makes them.")));
 	}
+}
+
+/* Refuses one of the tables that are read by SQL, when it is not as the script makes it. */
+void
+eros_check_table(const char *name)
+{
+	static const Oid activity_types[] = {UUIDOID, TIMESTAMPTZOID, INT2OID};
+	static const Oid snapshot_types[] = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, BYTEAOID};
+	Relation rel = eros_open_table(name);
+
+	if (strcmp(name, "snapshot") == 0)
+		eros_check_columns(rel, snapshot_types, lengthof(snapshot_types));
+	else
+		eros_check_columns(rel, activity_types, strcmp(name, "activity") == 0 ? 3 : 2);
+	table_close(rel, NoLock); /* it stays so until the transaction's end */
 }
 
 /*
@@ -165,18 +189,38 @@ eros_lock_for_writing(const char *name)
 		LockRelationOid(relid, RowExclusiveLock);
 }
 
+/*
+ * Refuses a row that the table's constraints should have refused: who owns the
+ * table can drop them, and shared memory is indexed by what it says.
+ */
+static void
+require_in_range(bool in_range, const char *table)
+{
+	if (!in_range)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("a row of table eros.%s is out of range", table),
+						errhint("EROS needs the constraints as CREATE EXTENSION makes them.")));
+}
+
 /* Reads a row of eros.phase. */
 static void
 load_phase(HeapTuple tuple, TupleDesc desc)
 {
-	ErosPhase *phase = &config->phases[config->nphases++];
+	ErosPhase *phase;
 	bool isnull;
 
+	require_in_range(config->nphases < EROS_MAX_PHASES, "phase");
+	phase = &config->phases[config->nphases++];
 	phase->phase = DatumGetInt16(heap_getattr(tuple, PHASE_PHASE, desc, &isnull));
 	phase->idle_after_us =
 		interval_us(DatumGetIntervalP(heap_getattr(tuple, PHASE_IDLE_AFTER, desc, &isnull)));
 	phase->cpu_percent = DatumGetFloat8(heap_getattr(tuple, PHASE_CPU_PERCENT, desc, &isnull));
 	phase->batch_size = DatumGetInt32(heap_getattr(tuple, PHASE_BATCH_SIZE, desc, &isnull));
+	require_in_range(phase->phase >= 1 && phase->phase <= EROS_MAX_PHASES &&
+						 phase->idle_after_us > 0 && phase->cpu_percent > 0 &&
+						 phase->cpu_percent <= 100 && phase->batch_size >= 1 &&
+						 phase->batch_size <= EROS_MAX_BATCH,
+					 "phase");
 }
 
 /* Reads a row of eros.handler. */
@@ -213,6 +257,10 @@ load_handler(HeapTuple tuple, TupleDesc desc)
 	handler->enabled = DatumGetBool(heap_getattr(tuple, HANDLER_ENABLED, desc, &isnull));
 	(void) heap_getattr(tuple, HANDLER_ERROR, desc, &isnull);
 	handler->has_error = !isnull;
+	require_in_range(handler->phase >= 1 && handler->phase <= EROS_MAX_PHASES &&
+						 handler->ttl_us > 0 && handler->max_attempts >= 1 &&
+						 handler->timeout_ms >= 1,
+					 "handler");
 	handler->stats = eros_handler_stats(MyDatabaseId, handler->handler_id);
 }
 
@@ -223,21 +271,41 @@ load_handler(HeapTuple tuple, TupleDesc desc)
  * beyond it.
  */
 static void
-load_table(const char *name, const Oid *types, int ntypes,
+load_table(const char *name, Oid *relid, const Oid *types, int ntypes,
 		   void (*load)(HeapTuple tuple, TupleDesc desc))
 {
 	Relation rel = eros_open_table(name);
 	Snapshot snapshot =
 		RegisterSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot());
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan;
 	HeapTuple tuple;
 
+	*relid = RelationGetRelid(rel);
 	eros_check_columns(rel, types, ntypes);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 		load(tuple, RelationGetDescr(rel));
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+}
+
+/* On a standby nobody raises the generation; this comes along with the WAL. */
+static void
+table_changed(Datum arg, Oid relid)
+{
+	if (relid == phase_relid || relid == handler_relid || !OidIsValid(relid))
+		config_is_stale = true;
+}
+
+/* Has sessions of standbys read phases and handlers anew when this transaction commits. */
+void
+eros_config_invalidate(void)
+{
+	Oid relid = get_relname_relid("handler", get_namespace_oid("eros", true));
+
+	if (OidIsValid(relid))
+		CacheInvalidateRelcacheByRelid(relid);
 }
 
 static int
@@ -283,6 +351,7 @@ retire_config(void)
 ErosConfig *
 eros_config_reload(void)
 {
+	static bool registered = false;
 	ErosDatabase *db = eros_require_database();
 	uint64 generation = pg_atomic_read_u64(&db->config_generation);
 	uint32 dirty = eros_config_dirty();
@@ -299,11 +368,15 @@ eros_config_reload(void)
 	 */
 	if (dirty != 0 || IsInParallelMode())
 		generation = 0;
-	if (config != NULL && config->generation == generation &&
+	if (config != NULL && config->generation == generation && !config_is_stale &&
 		(generation != 0 || (config->dirty == dirty && config->transaction == transaction)))
 		return config;
 
 	eros_check_version();
+	if (!registered)
+		CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+	registered = true;
+	config_is_stale = false;
 	retire_config();
 	context = AllocSetContextCreate(TopMemoryContext, "eros configuration", ALLOCSET_SMALL_SIZES);
 	old_context = MemoryContextSwitchTo(context);
@@ -311,8 +384,8 @@ eros_config_reload(void)
 	config->generation = PG_UINT64_MAX; /* in case this fails in the middle */
 	config->context = context;
 	config->handlers = palloc(sizeof(ErosHandler));
-	load_table("phase", phase_types, lengthof(phase_types), load_phase);
-	load_table("handler", handler_types, lengthof(handler_types), load_handler);
+	load_table("phase", &phase_relid, phase_types, lengthof(phase_types), load_phase);
+	load_table("handler", &handler_relid, handler_types, lengthof(handler_types), load_handler);
 	MemoryContextSwitchTo(old_context);
 	qsort(config->phases, config->nphases, sizeof(ErosPhase), compare_phases);
 	config->generation = generation;
@@ -1042,6 +1115,8 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 	{
 		disable_timeout(call_timeout, false);
 		eros_in_handler = false;
+		if (call_timed_out)
+			QueryCancelPending = false; /* it was for the call, whatever has ended that */
 		if (call_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
 		{
 			MemoryContextSwitchTo(context);
@@ -1133,6 +1208,10 @@ run_now(FunctionCallInfo fcinfo, ErosKey key)
 						  " ON CONFLICT (user_id, handler_id) DO UPDATE SET attempts = j.attempts"
 						  " RETURNING (j.xmax = 0), j.status = 'failed'",
 						  3, argtypes, values, NULL, false, 0);
+	if (SPI_processed != 1)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("table eros.job takes no jobs"),
+						errhint("Look for triggers and rules that have been added to it.")));
 	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
 		eros_count_on_commit(
 			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull))

@@ -852,11 +852,15 @@ all_looked_at(void)
 	return true;
 }
 
-/* Starts the process that arranges things with pg_cron, when somebody asked for it. */
+/*
+ * Starts the process that arranges things with pg_cron, when somebody asked for
+ * it; again after a while when it has failed.
+ */
 static void
-see_to_pg_cron(BackgroundWorkerHandle **handle)
+see_to_pg_cron(BackgroundWorkerHandle **handle, uint64 now_ms, uint64 *next_ms)
 {
 	static uint32 carried_out = 0;
+	static uint64 again_at_ms = 0;
 	uint32 request = pg_atomic_read_u32(&eros_shared->cron_request);
 	BackgroundWorker bgw = {0};
 	MemoryContext old;
@@ -868,9 +872,19 @@ see_to_pg_cron(BackgroundWorkerHandle **handle)
 			return;
 		pfree(*handle);
 		*handle = NULL;
+		if (pg_atomic_read_u32(&eros_shared->cron_done) != carried_out)
+		{
+			carried_out--;
+			again_at_ms = now_ms + MAX_BACKOFF_MS;
+		}
 	}
 	if (request == carried_out)
 		return;
+	if (now_ms < again_at_ms)
+	{
+		*next_ms = Min(*next_ms, again_at_ms);
+		return;
+	}
 	carried_out = request;
 	if (GetConfigOption("cron.database_name", true, false) == NULL)
 	{
@@ -948,7 +962,7 @@ eros_launcher_main(Datum arg)
 			pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
 		}
 		if (looked_at_all)
-			see_to_pg_cron(&cron_handle);
+			see_to_pg_cron(&cron_handle, now_ms, &next_ms);
 		eros_governor_charge_upkeep();
 		if (looking)
 			next_ms = Min(next_ms, now_ms + 100);

@@ -117,7 +117,9 @@ eros_queue_note_done(const ErosHandler *handler, const ErosClaim *claim)
 {
 	uint64 from = pg_atomic_read_u64(&handler->stats->due_from);
 
+	/* not over the jobs of a batch that was put back meanwhile */
 	while (
+		pg_atomic_read_u32(&handler->stats->backs) == claim->backs &&
 		(TimestampTz) from < claim->last_due &&
 		!pg_atomic_compare_exchange_u64(&handler->stats->due_from, &from, (uint64) claim->last_due))
 		;
@@ -129,6 +131,7 @@ eros_queue_note_back(const ErosHandler *handler, const ErosClaim *claim)
 {
 	uint64 from = pg_atomic_read_u64(&handler->stats->due_from);
 
+	pg_atomic_fetch_add_u32(&handler->stats->backs, 1);
 	while ((TimestampTz) from > claim->first_due &&
 		   !pg_atomic_compare_exchange_u64(&handler->stats->due_from, &from,
 										   (uint64) claim->first_due))
@@ -143,9 +146,10 @@ compare_jobs(const void *a, const void *b)
 
 /* Begins a claim of so many jobs at most. */
 static void
-begin_claim(ErosClaim *claim, int limit)
+begin_claim(ErosClaim *claim, const ErosHandler *handler, int limit)
 {
 	claim->njobs = 0;
+	claim->backs = pg_atomic_read_u32(&handler->stats->backs);
 	claim->first_due = DT_NOEND;
 	claim->last_due = DT_NOBEGIN;
 	claim->jobs = MemoryContextAlloc(claim->context, sizeof(ErosJob) * Max(limit, 1));
@@ -230,7 +234,7 @@ eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 	TupleTableSlot *locked = table_slot_create(job, NULL);
 	IndexScanDesc scan = begin_pending_scan(handler, job, index, from);
 
-	begin_claim(claim, limit);
+	begin_claim(claim, handler, limit);
 	while (claim->njobs < limit && index_getnext_slot(scan, ForwardScanDirection, found))
 	{
 		ItemPointerData ctid = found->tts_tid;
@@ -266,8 +270,8 @@ eros_queue_claim_users(const ErosHandler *handler, const ErosKey *keys, int nkey
 			  " WHERE j.handler_id = $1 AND j.user_id = ANY ($2) AND j.status = 'pending'"
 			  " FOR UPDATE SKIP LOCKED",
 			  2, argtypes);
-	SPI_execute_plan(plan, values, NULL, false, 0);
-	begin_claim(claim, (int) SPI_processed);
+	SPI_execute_plan(plan, values, NULL, false, nkeys);
+	begin_claim(claim, handler, (int) SPI_processed);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[i];
@@ -454,7 +458,8 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 
 /*
  * Adds jobs for idle users whose result expires after one time and up to
- * another, due one microsecond after the other, too.
+ * another.  These are due one microsecond after the other, too, as far as they
+ * would otherwise be due long before what has been added since.
  */
 void
 eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto, TimestampTz now)
@@ -464,7 +469,7 @@ eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz up
 					  TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum values[] = {Int32GetDatum(handler->handler_id),
 					  Int16GetDatum(handler->phase),
-					  TimestampTzGetDatum(now),
+					  TimestampTzGetDatum(eros_now()),
 					  Int16GetDatum(handler->bucket),
 					  TimestampTzGetDatum(after),
 					  TimestampTzGetDatum(upto),
@@ -472,7 +477,7 @@ eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz up
 
 	eros_plan(&plan,
 			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
-			  " SELECT c.user_id, $1, $2, $3 - row_number() OVER () * interval '1 us'"
+			  " SELECT c.user_id, $1, $2, $3 - least(row_number() OVER (), 1000) * interval '1 us'"
 			  " FROM eros.cache c JOIN eros.activity a ON a.user_id = c.user_id"
 			  " WHERE c.bucket = $4 AND c.expires_at > $5 AND c.expires_at <= $6"
 			  "   AND c.handler_id = $1 AND a.phase >= $2 AND a.last_seen > $7"
@@ -527,6 +532,7 @@ eros_queue_next_due(const ErosHandler *handler)
 	static SPIPlanPtr plan = NULL;
 	uint64 start_cpu_ns;
 	TimestampTz from = begin_look(handler, &start_cpu_ns);
+	uint64 noted = pg_atomic_read_u64(&handler->stats->due_from);
 	Oid argtypes[] = {INT2OID, INT4OID, TIMESTAMPTZOID};
 	Datum values[] = {Int16GetDatum(handler->phase), Int32GetDatum(handler->handler_id),
 					  TimestampTzGetDatum(from)};
@@ -544,7 +550,10 @@ eros_queue_next_due(const ErosHandler *handler)
 	{
 		due = DatumGetTimestampTz(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-		pg_atomic_write_u64(&handler->stats->due_from, (uint64) due);
+
+		/* not beyond now: what is added comes before a job that waits for its next try */
+		pg_atomic_compare_exchange_u64(&handler->stats->due_from, &noted,
+									   (uint64) Min(due, eros_now()));
 	}
 	pg_atomic_write_u64(&handler->stats->next_due, due == DT_NOEND ? 0 : (uint64) due);
 	end_look(handler, from, start_cpu_ns);

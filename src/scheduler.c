@@ -37,6 +37,12 @@
 /* Users in one transaction of the sweep. */
 #define SWEEP_BATCH 1000
 
+/* Rounds that make room in the map are followed by so many times what they took. */
+#define ROOM_REST 9
+
+/* How long a round sweeps, at most, before it does the rest. */
+#define LONGEST_SWEEP_NS UINT64CONST(5000000000)
+
 /* The pause between two tries to start a worker when there is no slot. */
 #define MIN_BACKOFF_NS UINT64CONST(1000000000)
 #define MAX_BACKOFF_NS UINT64CONST(60000000000)
@@ -363,19 +369,6 @@ provide_workers(OwnerWork *owners, int nowners)
  * ------------------------------------------------------------------------
  */
 
-/* Notes whether the extension's owner is a superuser: pg_cron maintains it for nobody else. */
-static void
-note_owner(bool of_superuser)
-{
-	if (db->of_superuser == of_superuser)
-		return;
-	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
-	db->of_superuser = of_superuser;
-	LWLockRelease(eros_shared->lock);
-	pg_atomic_fetch_add_u32(&eros_shared->cron_request, 1);
-	eros_launcher_wake();
-}
-
 /* Ends the process when the extension is gone; else notes whose it is. */
 static void
 exit_if_dropped(void)
@@ -393,7 +386,7 @@ exit_if_dropped(void)
 		CommitTransactionCommand();
 		if (there)
 		{
-			note_owner(of_superuser);
+			eros_note_owner(db, of_superuser);
 			return;
 		}
 		LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
@@ -529,13 +522,28 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 	*next = Min(*next, due);
 }
 
-/* Sweeps until nothing is left to do now. */
+/* Adds the CPU time and the WAL that this process has used since the last time. */
 static void
+account_cpu(void)
+{
+	static uint64 wal_bytes = 0;
+
+	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, eros_governor_charge_upkeep());
+	pg_atomic_fetch_add_u64(&db->scheduler_wal_bytes, pgWalUsage.wal_bytes - wal_bytes);
+	wal_bytes = pgWalUsage.wal_bytes;
+}
+
+/*
+ * Sweeps until nothing is left to do now, or for a while: then the rest of the
+ * round has its turn.  Returns whether there is more.
+ */
+static bool
 sweep_all(TimestampTz now)
 {
+	uint64 began_ns = eros_monotonic_ns();
 	bool more = true;
 
-	while (more)
+	while (more && eros_monotonic_ns() - began_ns < LONGEST_SWEEP_NS)
 	{
 		uint64 crossings = 0;
 		uint64 start_ns = eros_monotonic_ns();
@@ -546,10 +554,12 @@ sweep_all(TimestampTz now)
 		eros_process_commit();
 		if (crossings > 0)
 			eros_latency_note(db, EROS_OP_SWEEP, eros_monotonic_ns() - start_ns);
+		account_cpu();
 	}
 	eros_process_begin();
 	eros_sweep_refresh(sweep, now);
 	eros_process_commit();
+	return more;
 }
 
 /* Finds the work of an owner, or begins to count it. */
@@ -639,13 +649,15 @@ static void
 tidy_up_config(void)
 {
 	int32 *dropped = MemoryContextAlloc(round_context, sizeof(int32) * eros_max_handlers);
-	int ndropped = eros_forget_dropped_handlers(eros_config(), dropped);
+	int ndropped = eros_dropped_handlers(eros_config(), dropped);
 
 	eros_process_begin();
 	for (int i = 0; i < ndropped; i++)
 		eros_queue_delete_handler(dropped[i]);
 	eros_sweep_rehome();
 	eros_process_commit();
+	for (int i = 0; i < ndropped; i++)
+		eros_forget_handler(dropped[i]);
 }
 
 /*
@@ -683,6 +695,7 @@ run_round(long *at_least_ms)
 	TimestampTz next = DT_NOEND;
 	int64 interval_us;
 	int64 longest_us;
+	bool sweeping;
 	bool backfilling;
 
 	exit_if_dropped();
@@ -690,13 +703,15 @@ run_round(long *at_least_ms)
 	eros_config_reload();
 	eros_process_commit();
 	follow_clock(now);
-	if (pg_atomic_read_u64(&db->config_generation) != generation)
+	if (eros_config()->generation != generation)
 	{
-		generation = pg_atomic_read_u64(&db->config_generation);
+		uint64 read = eros_config()->generation;
+
 		eros_sweep_config_changed(sweep);
 		tidy_up_config();
+		generation = read; /* after an error it is done again */
 	}
-	sweep_all(now);
+	sweeping = sweep_all(now);
 	eros_process_begin();
 	backfilling = eros_sweep_backfill(sweep, now);
 	interval_us = eros_sweep_interval_us();
@@ -712,6 +727,8 @@ run_round(long *at_least_ms)
 
 	next = Min(next, eros_sweep_next(sweep, now));
 	now = eros_now();
+	if (sweeping)
+		next = needed_at = now;
 	longest_us = Min(longest_us, USECS_PER_HOUR);
 	if (backfilling)
 	{
@@ -724,17 +741,6 @@ run_round(long *at_least_ms)
 		next = now + longest_us;
 	*at_least_ms = (long) (interval_us / 1000) + 1;
 	return (long) (Max(next - now, interval_us) / 1000) + 1;
-}
-
-/* Adds the CPU time and the WAL that this process has used since the last time. */
-static void
-account_cpu(void)
-{
-	static uint64 wal_bytes = 0;
-
-	pg_atomic_fetch_add_u64(&db->scheduler_cpu_ns, eros_governor_charge_upkeep());
-	pg_atomic_fetch_add_u64(&db->scheduler_wal_bytes, pgWalUsage.wal_bytes - wal_bytes);
-	wal_bytes = pgWalUsage.wal_bytes;
 }
 
 /*
@@ -842,6 +848,7 @@ eros_scheduler_main(Datum arg)
 	{
 		long sleep_ms = 60000;
 		long at_least_ms = 1000;
+		uint64 round_ns = eros_process_cpu_ns();
 
 		MemoryContextSwitchTo(round_context);
 		MemoryContextReset(round_context);
@@ -862,6 +869,7 @@ eros_scheduler_main(Datum arg)
 			sleep_ms = run_round(&at_least_ms);
 		}
 		account_cpu();
+		round_ns = eros_process_cpu_ns() - round_ns;
 		pgstat_report_stat(false);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		leave_if_asked(eros_enabled && initialized);
@@ -876,5 +884,9 @@ eros_scheduler_main(Datum arg)
 				eros_process_wait(EROS_WAIT_MAIN, sleep_ms - at_least_ms);
 			pg_atomic_write_u32(&db->dozing, 0);
 		}
+
+		/* a full map asks for room again and again; SIGTERM ends this sleep */
+		if (pg_atomic_read_u32(&db->wants_room) != 0)
+			pg_usleep((long) (Min(round_ns * ROOM_REST, UINT64CONST(1000000000)) / 1000));
 	}
 }

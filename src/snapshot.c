@@ -41,6 +41,12 @@
 /* Groups of chunks that one refresh makes anew, at most. */
 #define MAX_MERGES 16
 
+/*
+ * A touch takes its time before it can be seen.  So a refresh ends a little
+ * before now, and the next one looks again at whom this one has found later.
+ */
+#define UNDER_WAY_US (2 * USECS_PER_SEC)
+
 /* The bytes of one packed user, at most: two varints and a uuid. */
 #define PACKED_USER_LEN 36
 
@@ -211,6 +217,9 @@ collect_idle(UserList *list, TimestampTz after, TimestampTz upto)
 	Datum values[] = {TimestampTzGetDatum(after), TimestampTzGetDatum(upto)};
 	bool isnull;
 
+	eros_check_table("activity");
+	eros_check_table("spilled_touch");
+
 	/* by the index on (phase, last_seen) */
 	SPI_execute_with_args(
 		"SELECT a.user_id, a.last_seen FROM eros.activity a"
@@ -377,17 +386,18 @@ merge_chunks(TimestampTz now)
 void
 eros_snapshot_refresh(TimestampTz now)
 {
+	TimestampTz upper = now - UNDER_WAY_US;
 	TimestampTz lower = snapshot_end();
 	UserList list;
 
 	/* the clock has been set back: what was written since then is written anew */
-	if (lower >= now)
+	if (lower >= upper)
 	{
-		delete_chunks(now - 1, DT_NOEND);
+		delete_chunks(upper - 1, DT_NOEND);
 		lower = snapshot_end();
 	}
 	collect(&list, lower, DT_NOEND);
-	write_chunks(&list, lower, now);
+	write_chunks(&list, lower, upper);
 	if (list.users != NULL)
 		pfree(list.users);
 
@@ -432,6 +442,7 @@ restore_chunk(TimestampTz *before, TimestampTz now, int64 *restored)
 	const char *end;
 	bool isnull;
 
+	eros_check_table("snapshot");
 	SPI_execute_with_args("SELECT s.lower, s.upper, s.packed FROM eros.snapshot s"
 						  " WHERE s.upper < $1 ORDER BY s.upper DESC LIMIT 1",
 						  1, argtypes, values, NULL, true, 0);

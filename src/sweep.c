@@ -59,9 +59,10 @@ struct ErosSweep
 	int at;				   /* the partition to go on with */
 	TimestampTz table_due; /* when the first row crosses a threshold */
 	TimestampTz refresh_due;
-	uint64 spilled_seen;   /* spilled touches before this many have been taken over */
-	uint64 returns_seen;   /* returns before this many have been looked for */
-	uint64 backfill_at_ns; /* no backfill before this */
+	uint64 spilled_seen;	   /* spilled touches before this many have been taken over */
+	TimestampTz spilled_again; /* ... look again then, all the same */
+	uint64 returns_seen;	   /* returns before this many have been looked for */
+	uint64 backfill_at_ns;	   /* no backfill before this */
 	int nprogress;
 	HandlerProgress *progress;
 	MemoryContext context;
@@ -382,6 +383,7 @@ take_spilled(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, u
 {
 	ErosDatabase *db = eros_my_database();
 	uint64 spilled = pg_atomic_read_u64(&db->touches_spilled);
+	int64 interval_us = eros_maintenance_interval_s * USECS_PER_SEC;
 	Oid argtypes[] = {INT4OID};
 	Datum values[] = {Int32GetDatum(limit)};
 	ErosIdleUser *users;
@@ -389,7 +391,8 @@ take_spilled(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, u
 	int n = 0;
 	bool isnull;
 
-	if (spilled == sweep->spilled_seen)
+	/* what a prepared transaction has spilled is not told: look for it now and then */
+	if (spilled == sweep->spilled_seen && now < sweep->spilled_again)
 		return false;
 	SPI_execute_with_args(
 		"WITH gone AS (DELETE FROM eros.spilled_touch t WHERE t.ctid = ANY (ARRAY("
@@ -401,6 +404,7 @@ take_spilled(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, u
 	if (nrows == 0)
 	{
 		sweep->spilled_seen = spilled;
+		sweep->spilled_again = now + interval_us;
 		return false;
 	}
 	users = palloc0(sizeof(ErosIdleUser) * nrows);
@@ -608,6 +612,8 @@ eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings)
 	lock_sweep();
 	eros_lock_for_writing("activity");
 	eros_lock_for_writing("job");
+	eros_check_table("activity");
+	eros_check_table("spilled_touch");
 	more = sweep_map(sweep, config, now, limit, crossings);
 	more = take_spilled(sweep, config, now, limit, crossings) || more;
 	if (sweep->table_due <= now || *crossings > 0)
@@ -788,6 +794,7 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 
 	if (eros_monotonic_ns() < sweep->backfill_at_ns)
 		return true;
+	eros_check_table("activity");
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		ErosHandler *handler = &config->handlers[h];
@@ -882,9 +889,10 @@ eros_sweep_recount(void)
 	ErosDatabase *db = eros_my_database();
 	bool isnull;
 
+	/* whoever empties the table at this moment has told so when this gets its lock */
+	SPI_execute("SELECT phase::int2, count(*) FROM eros.activity GROUP BY 1", true, 0);
 	for (int p = 0; p <= EROS_MAX_PHASES; p++)
 		pg_atomic_write_u64(&db->phases[p].users, 0);
-	SPI_execute("SELECT phase, count(*) FROM eros.activity GROUP BY 1", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[i];

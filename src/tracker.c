@@ -37,6 +37,9 @@
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
@@ -893,11 +896,19 @@ save_map(int code, Datum arg)
 static void
 load_map(void)
 {
-	FILE *file = AllocateFile(SAVE_FILE, PG_BINARY_R);
+	FILE *file;
 	TrackerSlot saved;
 	uint32 magic = 0;
 	uint64 nlost = 0;
+	struct stat st;
 
+	/* a standby: by its promotion, users have been active elsewhere, as the snapshot knows */
+	if (stat(STANDBY_SIGNAL_FILE, &st) == 0 || stat(RECOVERY_SIGNAL_FILE, &st) == 0)
+	{
+		unlink(SAVE_FILE);
+		return;
+	}
+	file = AllocateFile(SAVE_FILE, PG_BINARY_R);
 	if (file == NULL)
 	{
 		if (errno != ENOENT)
@@ -1062,12 +1073,15 @@ touch_array(Datum array, Oid element_type)
 {
 	int nkeys;
 	ErosKey *keys = eros_keys_from_array(array, element_type, &nkeys);
-	TimestampTz now;
+	TimestampTz now = 0;
 
 	eros_check_loaded();
-	now = eros_now();
 	for (int i = 0; i < nkeys; i++)
+	{
+		if (i % 4096 == 0)
+			now = eros_now(); /* it takes its time */
 		touch(&keys[i], now);
+	}
 	pfree(keys);
 }
 

@@ -87,7 +87,7 @@ static MemoryContext batch_context = NULL;
 static MemoryContext pieces_context = NULL;
 static List *pieces = NIL;
 static bool phase_has_work[EROS_MAX_PHASES + 1];
-static int next_handler = 0;
+static uint32 next_handler = 0;
 static uint32 queue_generation = 0;				/* up to which phase_has_work knows */
 static volatile sig_atomic_t cancelled = false; /* somebody has asked for it, in this batch */
 

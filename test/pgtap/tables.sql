@@ -1,6 +1,6 @@
 -- An administrator works on the tables and indexes that EROS looks into without SQL.
 \ir include/begin.sql
-SELECT plan(17);
+SELECT plan(21);
 
 SELECT is(eros.add_handler('echo', 't.echo', 1), 1, 'a handler');
 SELECT lives_ok('REINDEX TABLE eros.job', 'the indexes are made anew');
@@ -54,4 +54,26 @@ TRUNCATE eros.activity;
 SELECT is((SELECT sum(users) FROM eros.status_phase), 0::numeric, 'TRUNCATE of eros.activity: nobody is idle');
 SELECT throws_ok('CREATE TRIGGER wrong AFTER DELETE ON eros.job FOR EACH STATEMENT EXECUTE FUNCTION eros.table_emptied();
   DELETE FROM eros.job', '39P01', 'function "eros.table_emptied" was not called by TRUNCATE', 'nothing but a TRUNCATE tells so');
+
+-- constraints that were dropped: rows that they would have refused are, and nobody crashes
+BEGIN;
+ALTER TABLE eros.phase DROP CONSTRAINT phase_batch_size_check;
+UPDATE eros.phase SET batch_size = 60000;
+SELECT throws_ok('SELECT eros.retry(''echo'')', '55000', 'a row of table eros.phase is out of range', 'a batch that is too large');
+ROLLBACK;
+BEGIN;
+ALTER TABLE eros.phase DROP CONSTRAINT phase_phase_check;
+INSERT INTO eros.phase SELECT 100 + g, interval '10 days' + g * interval '1 day', 1, 1 FROM generate_series(1, 20) g;
+SELECT throws_ok('SELECT eros.retry(''echo'')', '55000', 'a row of table eros.phase is out of range', 'too many phases');
+ROLLBACK;
+BEGIN;
+ALTER TABLE eros.phase ALTER COLUMN idle_after DROP NOT NULL;
+UPDATE eros.phase SET cpu_percent = cpu_percent;
+SELECT throws_ok('SELECT eros.retry(''echo'')', '55000', 'the columns of table eros.phase have been changed', 'a column that may be NULL');
+ROLLBACK;
+BEGIN;
+CREATE FUNCTION t.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER nothing BEFORE INSERT ON eros.job FOR EACH ROW EXECUTE FUNCTION t.nothing();
+SELECT throws_ok('SELECT eros.run_now(''echo'', 77::bigint)', '55000', 'table eros.job takes no jobs', 'a trigger that keeps jobs out');
+ROLLBACK;
 \ir include/end.sql

@@ -30,10 +30,10 @@ sub jobs_of
 
 	return polls_to($node, 'postgres',
 		q{SELECT string_agg(database || ' ' || jobs, ', ' ORDER BY database)
-		FROM (SELECT database, string_agg(command, ', ' ORDER BY command) AS jobs
+		FROM (SELECT database, string_agg(substring(command FROM 'eros\.\w+\(\)'), ', ' ORDER BY command) AS jobs
 			FROM cron.job WHERE jobname LIKE 'eros%' GROUP BY 1) j},
 		$name,
-		join ', ', map { "$_ SELECT eros.clean_up(), SELECT eros.create_partitions(), SELECT eros.purge()" } sort @dbs);
+		join ', ', map { "$_ eros.clean_up(), eros.create_partitions(), eros.purge()" } sort @dbs);
 }
 
 # absent: loaded, but not created anywhere
@@ -101,7 +101,7 @@ $node->safe_psql('postgres', q{
 {
 	local $PostgreSQL::Test::Utils::timeout_default = 90;
 	polls_to($node, 'postgres', q{
-		SELECT count(*) > 0 FROM cron.job_run_details WHERE command = 'SELECT eros.purge()' AND status = 'succeeded'},
+		SELECT count(*) > 0 FROM cron.job_run_details WHERE command LIKE '%eros.purge()%' AND status = 'succeeded'},
 		'pg_cron runs a purge');
 }
 is(value($node, 'postgres', q{SELECT count(*) FROM eros.status_cache WHERE upper <= eros.now()}),
@@ -126,12 +126,17 @@ $node->safe_psql('postgres', 'CREATE ROLE creator SUPERUSER; CREATE ROLE heir; C
 $node->safe_psql('three', 'SET ROLE creator; CREATE EXTENSION eros');
 jobs_of('pg_cron has the jobs of a superuser\'s extension', 'postgres', 'three');
 maintained_by('three', 'pg_cron', 'which belongs to a superuser');
+my $purge = value($node, 'postgres', q{SELECT command FROM cron.job WHERE database = 'three' AND command LIKE '%purge%'});
 $node->safe_psql('three', 'REASSIGN OWNED BY creator TO heir');
 jobs_of('it has not those of an extension that was given to another role', 'postgres');
 maintained_by('three', 'scheduler', 'which does not belong to a superuser');
 ($status, $stdout, $stderr) = $node->psql('three', "\\set VERBOSITY verbose\nSELECT eros.use_pg_cron()");
 like($stderr, qr/ERROR:  55000: extension "eros" in this database does not belong to a superuser/, 'use_pg_cron() says why');
+$node->safe_psql('three', q{CREATE OR REPLACE FUNCTION eros.purge() RETURNS integer LANGUAGE plpgsql AS
+	$$ BEGIN RAISE EXCEPTION 'run as %', current_user; END $$});
+is($node->psql('three', $purge), 0, 'a job that is left calls nothing of such an owner');
 $node->safe_psql('three', 'REASSIGN OWNED BY heir TO creator');
+is($node->psql('three', $purge), 3, 'and calls it for a superuser');
 jobs_of('it has them again when a superuser has the extension', 'postgres', 'three');
 $node->safe_psql('three', 'DROP EXTENSION eros');
 jobs_of('which is dropped', 'postgres');

@@ -54,6 +54,16 @@ for my $view ('status_phase', 'status_handler', 'status_worker', 'status_queue',
 	($status, $stdout, $stderr) = $standby->psql('postgres', "SELECT * FROM eros.$view");
 	is($status, 0, "eros.$view can be read there") or diag($stderr);
 }
+
+# a session that has read the handlers sees one that comes later
+my $session = open_session($standby, 'postgres');
+like(in_session($session, q{SELECT eros.get('later', 1)}), qr/handler "later" does not exist/, 'a handler that is not there');
+$primary->safe_psql('postgres', q{SELECT eros.add_handler('later', 'app.gated', phase => 3)});
+on_disk($primary, 'postgres');
+$primary->wait_for_catchup($standby, 'replay');
+is(in_session($session, q{SELECT eros.get('later', 1) IS NULL}), "t\n", 'is there for the same session as soon as it comes along');
+close_session($session);
+
 for my $sql ('SELECT eros.sweep()', q{SELECT eros.run_now('gated', 1)}, q{SELECT eros.invalidate('gated', 1)},
 	q{SELECT eros.retry('gated')}, 'SELECT eros.clean_up()', q{SELECT eros.disable_handler('gated')})
 {
