@@ -109,18 +109,17 @@ typedef enum ErosHaltReason
 	EROS_HALT_PAUSE		  /* the database was paused */
 } ErosHaltReason;
 
-/* The latencies of halts: a histogram with four classes an octave, from 1 us. */
-#define EROS_HALT_CLASSES 96
-#define EROS_HALT_CLASS_RATIO 1.189207115002721
+/* Latencies: a histogram with four classes an octave, from 1 us. */
+#define EROS_LATENCY_CLASSES 96
+#define EROS_LATENCY_CLASS_RATIO 1.189207115002721
 
-typedef struct ErosHaltHistogram
+typedef struct ErosLatency
 {
 	pg_atomic_uint64 count;
 	pg_atomic_uint64 sum_ns;
 	pg_atomic_uint64 max_ns;
-	pg_atomic_uint64 forced; /* workers terminated, having not yielded */
-	pg_atomic_uint64 classes[EROS_HALT_CLASSES];
-} ErosHaltHistogram;
+	pg_atomic_uint64 classes[EROS_LATENCY_CLASSES];
+} ErosLatency;
 
 /* The last halts, for who looks; a ring, under the slot lock. */
 #define EROS_RECENT_HALTS 16
@@ -160,14 +159,6 @@ typedef enum ErosOperation
 
 /* One call of eros.get() in so many is measured. */
 #define EROS_LATENCY_SAMPLE 64
-
-typedef struct ErosLatency
-{
-	pg_atomic_uint64 count; /* measured */
-	pg_atomic_uint64 sum_ns;
-	pg_atomic_uint64 max_ns;
-	pg_atomic_uint64 classes[EROS_HALT_CLASSES];
-} ErosLatency;
 
 /* The counters and gauges that the history samples; see history.c. */
 #define EROS_SAMPLED_OF_DATABASE 16
@@ -248,10 +239,11 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 last_maintenance;
 	pg_atomic_uint64 evicted;
 
-	pg_atomic_uint32 paused;		/* by eros.pause() */
-	pg_atomic_uint64 gave_way;		/* batches halted for somebody who waited for a lock */
-	ErosHaltHistogram halt_latency; /* of halts by returning users */
-	uint64 nhalts_noted;			/* the next place of the ring is this modulo its size */
+	pg_atomic_uint32 paused;	   /* by eros.pause() */
+	pg_atomic_uint64 gave_way;	   /* batches halted for somebody who waited for a lock */
+	ErosLatency halt_latency;	   /* of halts by returning users */
+	pg_atomic_uint64 halts_forced; /* workers terminated, having not yielded */
+	uint64 nhalts_noted;		   /* the next place of the ring is this modulo its size */
 	ErosRecentHalt recent_halts[EROS_RECENT_HALTS];
 
 	/* for the history, written by the scheduler: when it sampled last, and what; see history.c */
@@ -766,6 +758,8 @@ extern void eros_crash_recover(void);
 extern void eros_history_begin(void);
 extern void eros_history_sample(TimestampTz now, TimestampTz *next);
 
+extern void eros_latency_count(ErosLatency *latency, uint64 ns);
+extern double eros_latency_percentile_ms(ErosLatency *latency, double part);
 extern void eros_latency_note(ErosDatabase *db, ErosOperation operation, uint64 ns);
 struct List;
 extern struct List *eros_owners_before_utility(struct Node *stmt);

@@ -204,21 +204,6 @@ eros_halt_myself(ErosWorker *worker, ErosHaltReason reason)
 	}
 }
 
-/* The class of the histogram for a latency. */
-static int
-latency_class(uint64 ns)
-{
-	int class = 0;
-	double upper = 1000;
-
-	while (upper < ns && class < EROS_HALT_CLASSES - 1)
-	{
-		upper *= EROS_HALT_CLASS_RATIO;
-		class ++;
-	}
-	return class;
-}
-
 /* Puts a halt among the last ones. */
 static void
 note_halt(ErosDatabase *db, ErosWorker *worker, const ErosHandler *handler, ErosHaltReason reason,
@@ -246,7 +231,6 @@ eros_halt_finished(ErosWorker *worker, const ErosHandler *handler)
 	ErosDatabase *db = eros_my_database();
 	ErosHaltReason reason = EROS_BATCH_REASON(pg_atomic_read_u64(&worker->batch_word));
 	uint64 latency;
-	uint64 max;
 
 	pg_read_barrier();
 	latency = eros_monotonic_ns() - pg_atomic_read_u64(&worker->halted_at_ns);
@@ -259,13 +243,7 @@ eros_halt_finished(ErosWorker *worker, const ErosHandler *handler)
 		pg_atomic_fetch_add_u64(&db->gave_way, 1);
 	if (reason != EROS_HALT_RETURN)
 		return;
-	pg_atomic_fetch_add_u64(&db->halt_latency.count, 1);
-	pg_atomic_fetch_add_u64(&db->halt_latency.sum_ns, latency);
-	pg_atomic_fetch_add_u64(&db->halt_latency.classes[latency_class(latency)], 1);
-	max = pg_atomic_read_u64(&db->halt_latency.max_ns);
-	while (latency > max &&
-		   !pg_atomic_compare_exchange_u64(&db->halt_latency.max_ns, &max, latency))
-		;
+	eros_latency_count(&db->halt_latency, latency);
 }
 
 /* Sets whether the work on handlers in this database is paused. */

@@ -96,11 +96,11 @@ slow_halts(ErosDatabase *db)
 	double upper_ns = 1000;
 	uint64 slow = 0;
 
-	for (int i = 0; i < EROS_HALT_CLASSES; i++)
+	for (int i = 0; i < EROS_LATENCY_CLASSES; i++)
 	{
-		if (upper_ns > SLOW_HALT_NS * EROS_HALT_CLASS_RATIO)
+		if (upper_ns > SLOW_HALT_NS * EROS_LATENCY_CLASS_RATIO)
 			slow += pg_atomic_read_u64(&db->halt_latency.classes[i]);
-		upper_ns *= EROS_HALT_CLASS_RATIO;
+		upper_ns *= EROS_LATENCY_CLASS_RATIO;
 	}
 	return slow;
 }
@@ -126,7 +126,7 @@ read_server(ErosDatabase *db, SampledList *list)
 	add_atomic(list, COUNTER, &db->returns);
 	add_atomic(list, COUNTER, &db->halts);
 	add(list, COUNTER, slow_halts(db));
-	add_atomic(list, COUNTER, &db->halt_latency.forced);
+	add_atomic(list, COUNTER, &db->halts_forced);
 	add_atomic(list, COUNTER, &db->touches_spilled);
 	add_atomic(list, COUNTER, &db->touches_lost);
 	add_atomic(list, COUNTER, &db->users_spilled);

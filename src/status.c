@@ -327,24 +327,6 @@ eros_account_users(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* The latency below which a part of all halts stayed, in ms. */
-static double
-halt_percentile(ErosHaltHistogram *histogram, uint64 count, double part)
-{
-	uint64 seen = 0;
-	double upper_ns = 1000;
-	double max_ns = pg_atomic_read_u64(&histogram->max_ns);
-
-	for (int i = 0; i < EROS_HALT_CLASSES; i++)
-	{
-		seen += pg_atomic_read_u64(&histogram->classes[i]);
-		if (seen >= count * part)
-			break;
-		upper_ns *= EROS_HALT_CLASS_RATIO;
-	}
-	return Min(upper_ns, max_ns) / NS_PER_MS;
-}
-
 /* halt_info() returns record */
 Datum
 eros_halt_info(PG_FUNCTION_ARGS)
@@ -363,10 +345,10 @@ eros_halt_info(PG_FUNCTION_ARGS)
 	if (db != NULL)
 	{
 		count = pg_atomic_read_u64(&db->halt_latency.count);
-		row[1] = Float8GetDatum(halt_percentile(&db->halt_latency, count, 0.50));
-		row[2] = Float8GetDatum(halt_percentile(&db->halt_latency, count, 0.99));
+		row[1] = Float8GetDatum(eros_latency_percentile_ms(&db->halt_latency, 0.50));
+		row[2] = Float8GetDatum(eros_latency_percentile_ms(&db->halt_latency, 0.99));
 		row[3] = milliseconds(&db->halt_latency.max_ns);
-		row[4] = counter(&db->halt_latency.forced);
+		row[4] = counter(&db->halts_forced);
 		row[5] = milliseconds(&db->halt_latency.sum_ns);
 	}
 	row[0] = Int64GetDatum((int64) count);
@@ -391,9 +373,9 @@ eros_halt_histogram(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	eros_check_row(rsinfo->setDesc, 2);
 	db = eros_my_database();
-	for (int i = 0; i < EROS_HALT_CLASSES; i++)
+	for (int i = 0; i < EROS_LATENCY_CLASSES; i++)
 	{
-		bool last = i == EROS_HALT_CLASSES - 1;
+		bool last = i == EROS_LATENCY_CLASSES - 1;
 		Datum row[2];
 		bool nulls[2] = {last, false};
 

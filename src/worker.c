@@ -126,7 +126,7 @@ worker_exit(int code, Datum arg)
 	eros_pace_end();
 	if (db != NULL && eros_halt_is_overdue(worker, eros_monotonic_ns()))
 	{
-		pg_atomic_fetch_add_u64(&db->halt_latency.forced, 1);
+		pg_atomic_fetch_add_u64(&db->halts_forced, 1);
 		ereport(LOG, (errmsg("a worker of EROS was terminated: its handler did not yield to a halt "
 							 "within %d ms",
 							 eros_halt_timeout_ms)));
