@@ -335,6 +335,19 @@ eros_cache_bytes(ErosDatabase *db)
 	return bytes > 0 ? bytes : 0;
 }
 
+/* Tells whether there is a partition in which all has expired. */
+bool
+eros_cache_has_expired(TimestampTz now)
+{
+	load_partitions();
+	for (int i = 0; i < npartitions; i++)
+	{
+		if (partitions[i].upper <= now)
+			return true;
+	}
+	return false;
+}
+
 /* Closes the accounts of partitions that are gone. */
 void
 eros_cache_close_accounts(void)

@@ -699,6 +699,7 @@ extern void eros_cache_store(const ErosHandler *handler, const ErosKey *keys, in
 extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found);
 extern uint64 eros_cache_bytes(ErosDatabase *db);
 extern void eros_cache_recount(void);
+extern bool eros_cache_has_expired(TimestampTz now);
 extern void eros_cache_close_accounts(void);
 
 extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);

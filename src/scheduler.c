@@ -37,6 +37,9 @@
 /* Users in one transaction of the sweep. */
 #define SWEEP_BATCH 1000
 
+/* A partition that could not be dropped is tried again after this. */
+#define PURGE_AGAIN_US (5 * USECS_PER_SEC)
+
 /* Rounds that make room in the map are followed by so many times what they took. */
 #define ROOM_REST 9
 
@@ -475,6 +478,19 @@ maintain(const char *sql)
 	eros_process_commit();
 }
 
+/* Purges; returns when to do it again, since somebody has a lock on what has expired. */
+static TimestampTz
+purge(TimestampTz now)
+{
+	bool left;
+
+	eros_process_begin();
+	SPI_execute("SELECT eros.purge()", false, 0);
+	left = eros_cache_has_expired(now);
+	eros_process_commit();
+	return left ? now + PURGE_AGAIN_US : DT_NOEND;
+}
+
 /*
  * Purges and cleans up, when it is time and pg_cron does not.  Also when
  * pg_cron should have, but has not for three intervals.
@@ -484,16 +500,19 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 {
 	int64 interval = eros_maintenance_interval_s * USECS_PER_SEC;
 	static TimestampTz accounts_closed = 0;
+	static TimestampTz purge_again = DT_NOEND;
 	TimestampTz last = (TimestampTz) pg_atomic_read_u64(&db->last_maintenance);
 	TimestampTz due = last + (db->by_pg_cron ? 3 * interval : interval);
 
 	if (due <= now || last > now)
 	{
 		maintain("SELECT eros.create_partitions()");
-		maintain("SELECT eros.purge()");
+		purge_again = purge(now);
 		maintain("SELECT eros.clean_up()");
 		due = now + interval;
 	}
+	else if (purge_again <= now)
+		purge_again = purge(now);
 	if (now - accounts_closed >= interval || now < accounts_closed)
 	{
 		accounts_closed = now;
@@ -519,7 +538,7 @@ maintain_if_due(TimestampTz now, TimestampTz *next)
 															 SPI_tuptable->tupdesc, 1, &isnull)));
 		eros_process_commit();
 	}
-	*next = Min(*next, due);
+	*next = Min(*next, Min(due, purge_again));
 }
 
 /* Adds the CPU time and the WAL that this process has used since the last time. */
