@@ -1,5 +1,13 @@
 -- eros.report(): a well-formed page, whatever there is to report and whatever it is called.
 \ir include/begin.sql
+SELECT setting ~ 'with-libxml' AS has_xml FROM pg_config WHERE name = 'CONFIGURE' \gset
+\if :has_xml
+\else
+SELECT plan(1);
+SELECT skip('the server is built without libxml', 1);
+\ir include/end.sql
+\quit
+\endif
 SELECT plan(32);
 
 CREATE ROLE test_watch LOGIN IN ROLE pg_monitor;
