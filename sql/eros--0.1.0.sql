@@ -484,11 +484,13 @@ CREATE FUNCTION eros.drop_partition(partition regclass, bucket smallint, upper t
 	RETURNS boolean
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
-	IF NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = partition AND i.inhparent = 'eros.cache'::regclass) THEN
-		RETURN false;
-	END IF;
 	-- who reads the cache keeps the partition a while longer; nobody waits for us
 	LOCK TABLE eros.cache IN ACCESS EXCLUSIVE MODE;
+	-- somebody else may have dropped it: whatever the snapshot says, it has no name then
+	IF partition::text = partition::oid::text OR NOT EXISTS (
+		SELECT FROM pg_inherits i WHERE i.inhrelid = partition AND i.inhparent = 'eros.cache'::regclass) THEN
+		RETURN false;
+	END IF;
 	PERFORM eros.account_cache_bytes(partition, -bytes);
 	EXECUTE format('ALTER EXTENSION eros DROP TABLE %s', partition);
 	EXECUTE format('DROP TABLE %s', partition);
@@ -537,6 +539,12 @@ BEGIN
 			RETURN evicted + 1;
 		END IF;
 		WHILE excess > 0 LOOP
+			-- or nobody can drop it before we have read it
+			BEGIN
+				EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', p.partition);
+			EXCEPTION WHEN undefined_table OR syntax_error THEN
+				EXIT; -- it is gone
+			END;
 			EXECUTE format($sql$
 				WITH old AS MATERIALIZED (
 					SELECT c.ctid, eros.entry_bytes(c.value) AS bytes FROM %1$s c ORDER BY c.expires_at LIMIT 1000
