@@ -539,7 +539,7 @@ BEGIN
 			RETURN evicted + 1;
 		END IF;
 		WHILE excess > 0 LOOP
-			-- or nobody can drop it before we have read it
+			-- so that nobody drops it before we have read it
 			BEGIN
 				EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', p.partition);
 			EXCEPTION WHEN undefined_table OR syntax_error THEN

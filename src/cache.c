@@ -250,9 +250,12 @@ begin_probe(CacheProbe *probe, CachePartition *part, LOCKMODE lockmode)
 	probe->heap = try_relation_open(part->relid, lockmode);
 	if (probe->heap == NULL)
 		return false; /* dropped this moment: all in it has expired */
-	eros_check_columns(probe->heap, cache_types, lengthof(cache_types));
 	if (!OidIsValid(part->index) || !partitions_valid)
+	{
+		/* what is inherited changes with the parent only, and the list is invalid then */
+		eros_check_columns(probe->heap, cache_types, lengthof(cache_types));
 		part->index = find_index(probe->heap);
+	}
 	if (!OidIsValid(part->index))
 	{
 		relation_close(probe->heap, lockmode);

@@ -917,13 +917,38 @@ eros_config_changed(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+/* Forgets the users who are idle: their numbers, and the snapshot that a crash would bring back. */
+static void
+forget_idle_users(ErosDatabase *db)
+{
+	ErosRoleScope scope;
+
+	for (int phase = 1; phase <= EROS_MAX_PHASES; phase++)
+		eros_clear_on_commit(&db->phases[phase].users);
+	eros_owner_begin(&scope);
+	SPI_execute("DELETE FROM eros.snapshot", false, 0);
+	eros_owner_end(&scope);
+}
+
+/* Forgets how many jobs there are. */
+static void
+forget_jobs(void)
+{
+	ErosConfig *config = eros_config();
+
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		eros_clear_on_commit(&config->handlers[h].stats->pending);
+		eros_clear_on_commit(&config->handlers[h].stats->failed);
+	}
+}
+
 /* table_emptied() returns trigger: TRUNCATE, which keeps everybody else out, has emptied a table */
 Datum
 eros_table_emptied(PG_FUNCTION_ARGS)
 {
 	ErosDatabase *db;
-	ErosConfig *config;
-	bool is_job;
+	Relation table;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
@@ -933,16 +958,11 @@ eros_table_emptied(PG_FUNCTION_ARGS)
 	db = eros_shared != NULL ? eros_my_database() : NULL;
 	if (db == NULL || !eros_version_matches())
 		PG_RETURN_POINTER(NULL); /* who runs next counts anew */
-	is_job =
-		strcmp(RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation), "job") == 0;
-	config = eros_config();
-	for (int h = 0; is_job && h < config->nhandlers; h++)
-	{
-		eros_clear_on_commit(&config->handlers[h].stats->pending);
-		eros_clear_on_commit(&config->handlers[h].stats->failed);
-	}
-	for (int phase = 1; !is_job && phase <= EROS_MAX_PHASES; phase++)
-		eros_clear_on_commit(&db->phases[phase].users);
+	table = ((TriggerData *) fcinfo->context)->tg_relation;
+	if (strcmp(RelationGetRelationName(table), "job") == 0)
+		forget_jobs();
+	else
+		forget_idle_users(db);
 	PG_RETURN_POINTER(NULL);
 }
 

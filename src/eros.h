@@ -565,7 +565,7 @@ extern void eros_halt_myself(ErosWorker *worker, ErosHaltReason reason);
 extern void eros_halt_database(Oid dboid);
 
 /* ------------------------------------------------------------------------
- * Phases and handlers (handler.c)
+ * Phases and handlers (config.c, handler.c)
  * ------------------------------------------------------------------------
  */
 typedef struct ErosPhase
@@ -619,6 +619,7 @@ typedef struct ErosResults
 	Datum *values; /* jsonb */
 } ErosResults;
 
+extern int64 eros_interval_us(const Interval *interval);
 extern struct RelationData *eros_open_table(const char *name);
 extern void eros_check_columns(struct RelationData *rel, const Oid *types, int ntypes);
 extern void eros_check_table(const char *name);

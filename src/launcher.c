@@ -860,6 +860,7 @@ static void
 see_to_pg_cron(BackgroundWorkerHandle **handle, uint64 now_ms, uint64 *next_ms)
 {
 	static uint32 carried_out = 0;
+	static uint32 failed = 0;
 	static uint64 again_at_ms = 0;
 	uint32 request = pg_atomic_read_u32(&eros_shared->cron_request);
 	BackgroundWorker bgw = {0};
@@ -874,13 +875,13 @@ see_to_pg_cron(BackgroundWorkerHandle **handle, uint64 now_ms, uint64 *next_ms)
 		*handle = NULL;
 		if (pg_atomic_read_u32(&eros_shared->cron_done) != carried_out)
 		{
-			carried_out--;
+			failed = carried_out--;
 			again_at_ms = now_ms + MAX_BACKOFF_MS;
 		}
 	}
 	if (request == carried_out)
 		return;
-	if (now_ms < again_at_ms)
+	if (request == failed && now_ms < again_at_ms)
 	{
 		*next_ms = Min(*next_ms, again_at_ms);
 		return;

@@ -131,11 +131,13 @@ eros_queue_note_back(const ErosHandler *handler, const ErosClaim *claim)
 {
 	uint64 from = pg_atomic_read_u64(&handler->stats->due_from);
 
+	/* before and after: no claim that began with the old due_from notes that it is done */
 	pg_atomic_fetch_add_u32(&handler->stats->backs, 1);
 	while ((TimestampTz) from > claim->first_due &&
 		   !pg_atomic_compare_exchange_u64(&handler->stats->due_from, &from,
 										   (uint64) claim->first_due))
 		;
+	pg_atomic_fetch_add_u32(&handler->stats->backs, 1);
 }
 
 static int
@@ -150,6 +152,7 @@ begin_claim(ErosClaim *claim, const ErosHandler *handler, int limit)
 {
 	claim->njobs = 0;
 	claim->backs = pg_atomic_read_u32(&handler->stats->backs);
+	pg_read_barrier(); /* before due_from is read */
 	claim->first_due = DT_NOEND;
 	claim->last_due = DT_NOBEGIN;
 	claim->jobs = MemoryContextAlloc(claim->context, sizeof(ErosJob) * Max(limit, 1));
@@ -226,15 +229,17 @@ begin_pending_scan(const ErosHandler *handler, Relation job, Relation index, Tim
 void
 eros_queue_claim(const ErosHandler *handler, int limit, ErosClaim *claim)
 {
-	uint64 start_cpu_ns;
-	TimestampTz from = begin_look(handler, &start_cpu_ns);
 	Relation job = eros_open_table("job");
 	Relation index = open_pending_index(job);
 	TupleTableSlot *found = table_slot_create(job, NULL);
 	TupleTableSlot *locked = table_slot_create(job, NULL);
-	IndexScanDesc scan = begin_pending_scan(handler, job, index, from);
+	uint64 start_cpu_ns;
+	TimestampTz from;
+	IndexScanDesc scan;
 
 	begin_claim(claim, handler, limit);
+	from = begin_look(handler, &start_cpu_ns);
+	scan = begin_pending_scan(handler, job, index, from);
 	while (claim->njobs < limit && index_getnext_slot(scan, ForwardScanDirection, found))
 	{
 		ItemPointerData ctid = found->tts_tid;

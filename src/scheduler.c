@@ -747,7 +747,10 @@ run_round(long *at_least_ms)
 	next = Min(next, eros_sweep_next(sweep, now));
 	now = eros_now();
 	if (sweeping)
+	{
+		interval_us = 0; /* the next round goes on at once */
 		next = needed_at = now;
+	}
 	longest_us = Min(longest_us, USECS_PER_HOUR);
 	if (backfilling)
 	{
@@ -819,6 +822,48 @@ take_slot(Datum arg)
 	SetConfigOption("lock_timeout", "5s", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/* Ends what an error has interrupted, notes it, and waits before the next round. */
+static void
+recover_from_error(void)
+{
+	error_context_stack = NULL;
+	HOLD_INTERRUPTS();
+	pg_atomic_write_u32(&db->failed_sqlstate, (uint32) geterrcode());
+	pg_atomic_fetch_add_u32(&db->failed_rounds, 1);
+	LWLockReleaseAll();
+	eros_error_report(EROS_PROCESS_SCHEDULER);
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(round_context);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	if (sweep != NULL)
+		eros_sweep_restart(sweep);
+	account_cpu();
+	if (pg_atomic_read_u32(&db->leave) != EROS_LEAVE_NOT)
+		proc_exit(1); /* it would fail again: others may have the slot */
+	eros_process_wait(EROS_WAIT_MAIN, 10000);
+}
+
+/* Sleeps until the next round: somebody may wake us, but not have us run all the time. */
+static void
+rest(long sleep_ms, long at_least_ms, uint64 round_ns)
+{
+	/* whoever returns may cut a long sleep short */
+	if (!eros_process_wait(EROS_WAIT_MAIN, Min(sleep_ms, at_least_ms)) && sleep_ms > at_least_ms &&
+		sweep != NULL)
+	{
+		pg_atomic_write_u32(&db->dozing, 1);
+		pg_memory_barrier();
+		if (!eros_sweep_sees_returns(sweep))
+			eros_process_wait(EROS_WAIT_MAIN, sleep_ms - at_least_ms);
+		pg_atomic_write_u32(&db->dozing, 0);
+	}
+
+	/* a full map asks for room again and again; SIGTERM ends this sleep */
+	if (pg_atomic_read_u32(&db->wants_room) != 0)
+		pg_usleep((long) (Min(round_ns * ROOM_REST, UINT64CONST(1000000000)) / 1000));
+}
+
 /* The scheduler's process. */
 void
 eros_scheduler_main(Datum arg)
@@ -843,24 +888,7 @@ eros_scheduler_main(Datum arg)
 
 	/* an error ends the round, not the scheduler */
 	if (sigsetjmp(local_sigjmp_buf, 1) != 0)
-	{
-		error_context_stack = NULL;
-		HOLD_INTERRUPTS();
-		pg_atomic_write_u32(&db->failed_sqlstate, (uint32) geterrcode());
-		pg_atomic_fetch_add_u32(&db->failed_rounds, 1);
-		LWLockReleaseAll();
-		eros_error_report(EROS_PROCESS_SCHEDULER);
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(round_context);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		if (sweep != NULL)
-			eros_sweep_restart(sweep);
-		account_cpu();
-		if (pg_atomic_read_u32(&db->leave) != EROS_LEAVE_NOT)
-			proc_exit(1); /* it would fail again: others may have the slot */
-		eros_process_wait(EROS_WAIT_MAIN, 10000);
-	}
+		recover_from_error();
 	PG_exception_stack = &local_sigjmp_buf;
 
 	for (;;)
@@ -892,20 +920,6 @@ eros_scheduler_main(Datum arg)
 		pgstat_report_stat(false);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		leave_if_asked(eros_enabled && initialized);
-
-		/* whoever returns may cut a long sleep short, but not have us run all the time */
-		if (!eros_process_wait(EROS_WAIT_MAIN, Min(sleep_ms, at_least_ms)) &&
-			sleep_ms > at_least_ms && sweep != NULL)
-		{
-			pg_atomic_write_u32(&db->dozing, 1);
-			pg_memory_barrier();
-			if (!eros_sweep_sees_returns(sweep))
-				eros_process_wait(EROS_WAIT_MAIN, sleep_ms - at_least_ms);
-			pg_atomic_write_u32(&db->dozing, 0);
-		}
-
-		/* a full map asks for room again and again; SIGTERM ends this sleep */
-		if (pg_atomic_read_u32(&db->wants_room) != 0)
-			pg_usleep((long) (Min(round_ns * ROOM_REST, UINT64CONST(1000000000)) / 1000));
+		rest(sleep_ms, at_least_ms, round_ns);
 	}
 }
