@@ -2,8 +2,7 @@
 --   psql -XAtq -d shop -f postgres_exporter.sql > postgres_exporter.yaml
 WITH metric AS (
   SELECT f.*, row_number() OVER () AS place,
-    CASE WHEN f.name = 'eros_' || f.subject THEN 'eros' ELSE 'eros_' || f.subject END AS namespace,
-    CASE WHEN f.name = 'eros_' || f.subject THEN f.subject ELSE replace(f.name, 'eros_' || f.subject || '_', '') END AS col
+    'eros_' || f.subject AS namespace, replace(f.name, 'eros_' || f.subject || '_', '') AS col
   FROM eros.metric_family f
 ), label AS (
   SELECT DISTINCT m.subject, l.name, l.place
@@ -26,7 +25,7 @@ SELECT format(E'\n%s:\n  query: |\n    SELECT %s\n    FROM eros.metrics\n    WHE
       ELSE format('max(value) FILTER (WHERE name = ''%s'') AS %I', m.name, m.col) END,
       E',\n      ' ORDER BY m.place),
     m.subject,
-    CASE m.subject WHEN 'prediction' THEN E'  cache_seconds: 300\n' ELSE '' END, -- it reads the history
+    CASE WHEN m.subject LIKE 'prediction%' THEN E'  cache_seconds: 300\n' ELSE '' END, -- it reads the history
     (SELECT string_agg(format(E'    - %s:\n        usage: LABEL\n        description: the %1$s', l.name), E'\n' ORDER BY l.place)
      FROM label l WHERE l.subject = m.subject) || E'\n' ||
     string_agg(format(E'    - %s:\n        usage: %s\n        description: ''%s''',

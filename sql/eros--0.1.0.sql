@@ -2145,10 +2145,14 @@ CREATE VIEW eros.metric_family AS
 		('operation', 'eros_operation_seconds_total', 'counter', '{operation}', 'Time that they took'),
 		('operation', 'eros_operation_slowest_seconds', 'gauge', '{operation}', 'The longest of them'),
 
-		('problem', 'eros_problem', 'gauge', '{problem,severity}', 'Rows of eros.problems(), some problems having one for each handler; absent: none'),
+		('problem', 'eros_problem_rows', 'gauge', '{problem,severity}', 'Rows of eros.problems(), some problems having one for each handler; absent: none'),
 
-		('prediction', 'eros_prediction_predicted', 'gauge', '{quantity,phase,handler,unit}', 'What the formulas say, in the unit of the label'),
-		('prediction', 'eros_prediction_measured', 'gauge', '{quantity,phase,handler,unit}', 'What was measured, in the unit of the label')
+		('prediction_jobs', 'eros_prediction_jobs_predicted', 'gauge', '{quantity,phase,handler}', 'Jobs, by the formulas'),
+		('prediction_jobs', 'eros_prediction_jobs_measured', 'gauge', '{quantity,phase,handler}', 'Jobs that there were'),
+		('prediction_time', 'eros_prediction_time_predicted_seconds', 'gauge', '{quantity,phase,handler}', 'Times, by the formulas'),
+		('prediction_time', 'eros_prediction_time_measured_seconds', 'gauge', '{quantity,phase,handler}', 'Times that were measured'),
+		('prediction_size', 'eros_prediction_size_predicted_bytes', 'gauge', '{quantity,phase,handler}', 'Sizes, by the formulas'),
+		('prediction_size', 'eros_prediction_size_measured_bytes', 'gauge', '{quantity,phase,handler}', 'Sizes that were measured')
 	) f(subject, name, type, labels, help);
 COMMENT ON VIEW eros.metric_family IS 'the names of eros.metrics: what there is to be measured';
 COMMENT ON COLUMN eros.metric_family.subject IS 'what it is about; all metrics of a subject have the same labels';
@@ -2158,6 +2162,14 @@ COMMENT ON COLUMN eros.metric_family.labels IS 'the names of its labels; datname
 COMMENT ON COLUMN eros.metric_family.help IS 'what it is';
 
 CREATE VIEW eros.metrics AS
+	-- materialized, so that the history is read once
+	WITH prediction AS MATERIALIZED (
+		SELECT p.unit, v.source, v.value,
+			   jsonb_build_object('quantity', p.quantity, 'phase', coalesce(p.phase::text, ''),
+								  'handler', coalesce(p.handler, '')) AS labels
+		FROM eros.status_prediction p CROSS JOIN LATERAL (VALUES
+			('predicted', p.predicted), ('measured', p.measured)) v(source, value)
+	)
 	SELECT f.subject, f.name AS family, f.name || s.suffix AS name, f.type, f.help,
 		   jsonb_build_object('datname', current_database()) || s.labels AS labels,
 		   s.value
@@ -2288,15 +2300,18 @@ CREATE VIEW eros.metrics AS
 			('seconds_total', coalesce(l.measured * l.mean_ms / 1000, 0)),
 			('slowest_seconds', coalesce(l.max_ms / 1000, 0))) v(name, value)
 	UNION ALL
-		SELECT 'problem', 'eros_problem', '', jsonb_build_object('problem', p.problem, 'severity', p.severity), count(*)
+		SELECT 'problem', 'eros_problem_rows', '', jsonb_build_object('problem', p.problem, 'severity', p.severity), count(*)
 		FROM eros.problems() p
 		GROUP BY p.problem, p.severity
 	UNION ALL
-		SELECT 'prediction', 'eros_prediction_' || v.name, '',
-			   jsonb_build_object('quantity', p.quantity, 'phase', coalesce(p.phase::text, ''),
-								  'handler', coalesce(p.handler, ''), 'unit', p.unit), v.value
-		FROM eros.status_prediction p CROSS JOIN LATERAL (VALUES
-			('predicted', p.predicted), ('measured', p.measured)) v(name, value)
+		SELECT 'prediction_jobs', 'eros_prediction_jobs_' || p.source, '', p.labels, p.value
+		FROM prediction p WHERE p.unit = 'jobs'
+	UNION ALL
+		SELECT 'prediction_time', format('eros_prediction_time_%s_seconds', p.source), '', p.labels, p.value
+		FROM prediction p WHERE p.unit = 'seconds'
+	UNION ALL
+		SELECT 'prediction_size', format('eros_prediction_size_%s_bytes', p.source), '', p.labels, p.value
+		FROM prediction p WHERE p.unit = 'bytes'
 	) s
 	JOIN eros.metric_family f ON f.subject = s.subject AND f.name = s.family
 	WHERE s.value IS NOT NULL;

@@ -11,8 +11,13 @@ SELECT name FROM eros.metric_family GROUP BY name HAVING count(*) > 1;
 SELECT subject FROM eros.metric_family GROUP BY subject HAVING count(DISTINCT labels) > 1;
 -- families without a sample; workers, problems, a cost or a measured quantity may or may not be there
 SELECT f.name FROM eros.metric_family f
-WHERE f.subject NOT IN ('worker', 'problem') AND f.name NOT IN ('eros_handler_cost_seconds', 'eros_prediction_measured')
+WHERE f.subject NOT IN ('worker', 'problem') AND f.name NOT IN ('eros_handler_cost_seconds', 'eros_prediction_time_measured_seconds',
+    'eros_prediction_time_predicted_seconds')
   AND NOT EXISTS (SELECT FROM eros.metrics m WHERE m.family = f.name) ORDER BY 1;
+-- predictions in a unit that no metric has
+SELECT DISTINCT p.quantity, p.unit FROM eros.status_prediction p
+WHERE NOT EXISTS (SELECT FROM eros.metrics m WHERE m.subject ~ '^prediction' AND m.labels ->> 'quantity' = p.quantity)
+  AND coalesce(p.predicted, p.measured) IS NOT NULL;
 -- samples with other labels than their family's, or twice
 SELECT m.name, m.labels FROM eros.metrics m JOIN eros.metric_family f ON f.name = m.family
 WHERE ARRAY(SELECT l FROM jsonb_object_keys(m.labels - 'le') l ORDER BY 1)

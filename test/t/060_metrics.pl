@@ -333,13 +333,23 @@ sub samples
 	return \%samples;
 }
 
-my $all = $node->safe_psql('shop', q{SELECT jsonb_agg(labels || jsonb_build_object('__name__', name)) FROM eros.metrics});
-my %there;
-for my $labels (@{ $json->decode($all) })
+# The samples that there are, in the same form.
+sub there
 {
-	delete $labels->{$_} for grep { $labels->{$_} eq '' } keys %$labels; # the same to Prometheus
-	$there{ $json->encode($labels) } = 1;
+	my %there;
+
+	for my $sample (@{ $json->decode($node->safe_psql('shop', q{
+		SELECT jsonb_agg(jsonb_build_object('labels', labels || jsonb_build_object('__name__', name), 'value', value)) FROM eros.metrics})) })
+	{
+		my $labels = $sample->{labels};
+
+		delete $labels->{$_} for grep { $labels->{$_} eq '' } keys %$labels; # the same to Prometheus
+		$there{ $json->encode($labels) } = $sample->{value};
+	}
+	return \%there;
 }
+
+my %there = %{ there() };
 for my $job (qw(postgres_exporter sql_exporter node_exporter))
 {
 	my $samples;
@@ -358,7 +368,7 @@ is(runs('promtool check metrics of the postgres_exporter', [ 'promtool', 'check'
 my %typed = map { $_ => 1 } $exported =~ /^# TYPE (\w+ \w+)$/mg;
 is_deeply(
 	[ sort keys %typed ],
-	[ sort grep { !/^eros_problem / } map { /`(\w+)` \| (\w+)/ ? "$1 $2" : () } @families ],
+	[ sort grep { !/^eros_problem_rows / } map { /`(\w+)` \| (\w+)/ ? "$1 $2" : () } @families ],
 	'it has all metrics with their types');
 
 ok(eventually(sub { value($node, 'shop', q{SELECT scraped_at > eros.now() - interval '1 minute' FROM eros.monitor_info()}) eq 't' }),
@@ -390,13 +400,31 @@ $node->safe_psql('shop', 'ALTER FUNCTION gone(bigint[]) RENAME TO matches');
 $node->safe_psql('shop', q{
 	SELECT count(*) FROM eros.handler h, eros.get_many(h.name, ARRAY(SELECT generate_series(100001::bigint, 101001)))});
 fires('ErosProblem');
-ok(eventually(sub { scalar @{ query('eros_problem{problem="hits_rare",job="sql_exporter"} == 2') } }), 'which is counted');
+ok(eventually(sub { scalar @{ query(qq(eros_problem_rows{problem="hits_rare",job="$_"} == 2)) } }), "which is counted by $_")
+  for qw(postgres_exporter sql_exporter);
 
 # a pause, in which jobs grow old
 $node->safe_psql('shop', 'SELECT eros.pause()');
 leave(401, 410);
 $node->safe_psql('shop', q{SELECT eros.advance_clock('7 hours')});
 fires($_) for qw(ErosSwitchedOff ErosQueueTooOld);
+
+# with several problems of one severity each sample has labels of its own, and the exporters have all of them
+cmp_ok(value($node, 'shop', q{SELECT count(*) FROM eros.problems() p WHERE p.severity = 'warning' AND p.problem IN ('paused', 'hits_rare', 'queue_late')}),
+	'>=', 3, 'there are several warnings');
+%there = %{ there() };
+for my $job (qw(postgres_exporter sql_exporter))
+{
+	my $samples;
+
+	eventually(sub { $samples = samples($job); return "@{[ sort keys %$samples ]}" eq "@{[ sort keys %there ]}" });
+	is_deeply([ sort keys %$samples ], [ sort keys %there ], "$job has every sample while something is wrong");
+	is_deeply(
+		{ map { $_ => $samples->{$_} } grep { /eros_problem_rows/ } keys %$samples },
+		{ map { $_ => $there{$_} } grep { /eros_problem_rows/ } keys %there },
+		'and the problems as they are');
+}
+is($http->get("http://127.0.0.1:$port{postgres}/metrics")->{status}, 200, 'the postgres_exporter has no error then');
 $node->safe_psql('shop', q{SELECT eros.resume()});
 polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'all is done again', 0);
 
