@@ -1329,11 +1329,12 @@ CREATE VIEW eros.status_worth AS
 		   CASE WHEN coalesce(l.results_expired, 0) < 100
 				THEN 'too early to tell: fewer than 100 results have expired'
 				WHEN u.percent < 50 THEN 'keep it: most results are read'
-				WHEN l.jobs_refreshing >= 0.2 * l.jobs_added
+				WHEN l.jobs_added > 0 AND l.jobs_refreshing >= 0.2 * l.jobs_added
 				THEN format('double its ttl: %s %% of its jobs refresh results before they expire, half of that is saved, %s s of CPU',
 							round(100.0 * l.jobs_refreshing / l.jobs_added),
 							round((l.cpu_used_ms * l.jobs_refreshing / l.jobs_added / 2 / 1000)::numeric, 1))
 				WHEN n.phase IS NULL THEN 'it is in the last phase: compute less, or only for those who come back'
+				WHEN n.back IS NULL THEN 'compute less, or only for those who come back'
 				WHEN n.back >= 0.05
 				THEN format('move it to phase %s: %s %% of the users come back before that, which saves %s s of CPU',
 							n.phase, round(100 * n.back::numeric), round((l.cpu_used_ms * n.back / 1000)::numeric, 1))

@@ -261,11 +261,17 @@ Datum
 eros_sample_phases(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	ErosConfig *config = eros_config();
-	ErosDatabase *db = eros_my_database();
-	int from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
+	ErosConfig *config;
+	ErosDatabase *db;
+	int from;
 
+	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	if (!eros_version_matches())
+		return (Datum) 0; /* eros.status tells why */
+	config = eros_config();
+	db = eros_my_database();
+	from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
 	for (int p = 0; db != NULL && p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
@@ -287,11 +293,17 @@ Datum
 eros_sample_handlers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	ErosConfig *config = eros_config();
-	ErosDatabase *db = eros_my_database();
-	int from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
+	ErosConfig *config;
+	ErosDatabase *db;
+	int from;
 
+	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
+	if (!eros_version_matches())
+		return (Datum) 0; /* eros.status tells why */
+	config = eros_config();
+	db = eros_my_database();
+	from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		ErosHandler *handler = &config->handlers[h];

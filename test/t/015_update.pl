@@ -79,10 +79,13 @@ for my $sql (q{SELECT eros.get('gated', 1)}, q{SELECT * FROM eros.get_many('gate
 }
 like(in_session($session, q{SELECT eros.get('gated', 1)}), qr/ERROR:  the library of EROS has version/, 'in a session that was there before, too');
 my ($status, $stdout, $stderr);
-for my $view ('status', 'status_phase', 'status_handler', 'status_worker', 'status_queue', 'status_cache', 'status_error')
+for my $view ('status', 'status_phase', 'status_handler', 'status_worker', 'status_queue', 'status_cache', 'status_error',
+	'status_halt', 'status_latency', 'status_worth', 'status_prediction', 'history_server', 'history_phase', 'history_handler',
+	'metrics', 'problems()', 'checklist()', 'predict(1000)', 'metrics_text()', 'top()', 'report()')
 {
 	($status, $stdout, $stderr) = $node->psql('postgres', "SELECT * FROM eros.$view");
-	is($status, 0, "eros.$view can be read") or diag($stderr);
+	# the report needs a server with libxml
+	like($status == 0 ? '' : $stderr, qr/^$|unsupported XML feature/, "eros.$view can be read");
 }
 $node->restart;
 polls_to($node, 'postgres', 'SELECT status FROM eros.status', 'a restart with the older library does not change that',
