@@ -75,7 +75,8 @@ CALL eventually('SELECT transitions FROM eros.status_phase WHERE phase = 2', '50
 SELECT eros.disable_handler('half');
 DELETE FROM eros.activity;
 SELECT eros.advance_clock('4 hours') AS t \gset
-CALL eventually('SELECT results_read + results_unread >= 1000 FROM eros.status_worth', 'true', 'their results have expired');
+-- the clock stands: a maintenance that had begun before it was moved may be the last one
+CALL eventually('SELECT eros.purge() >= 0 AND results_read + results_unread >= 1000 FROM eros.status_worth', 'true', 'their results have expired');
 SELECT ok((SELECT results_read BETWEEN 180 AND 220 FROM eros.status_worth), 'some of them were read');
 SELECT ok((SELECT abs(cpu_unread_ms / (cpu_read_ms + cpu_unread_ms) * 100 - unread_percent) < 0.1 AND unread_percent > 75 FROM eros.status_worth),
   'the CPU is divided accordingly');
