@@ -29,7 +29,7 @@ PG_CONFIG ?= pg_config
 PGXS = $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
 # What needs a set-up first is a script, which runs make again once there is a pg_config.
-COMMANDS = setup demo check soak preload fuzz sanitize lint format replay bench
+COMMANDS = setup demo check soak preload fuzz sanitize lint format replay bench pictures
 ifneq (,$(filter $(COMMANDS),$(MAKECMDGOALS)))
 
 .PHONY: $(MAKECMDGOALS)

@@ -2628,30 +2628,34 @@ CREATE FUNCTION eros.report_escape(given text) RETURNS text
 COMMENT ON FUNCTION eros.report_escape(text) IS
 	'internal: a text for HTML or SVG, in text and in attributes, as ASCII: markup and all beyond ASCII as numeric references, what may not stand there as U+FFFD';
 
-CREATE FUNCTION eros.report_row(alignment text, cells text[]) RETURNS text
+CREATE FUNCTION eros.report_row(alignment text, cells text[], head text[] DEFAULT '{}') RETURNS text
 	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT '<tr>' || string_agg(CASE substr(alignment, n::integer, 1)
 			WHEN 'h' THEN '<th scope="row">' || eros.report_escape(shown) || '</th>'
-			WHEN 'r' THEN '<td class="r">' || eros.report_escape(shown) || '</td>'
-			WHEN 's' THEN format('<td><span class="state s%s">%s</span></td>',
+			WHEN 'r' THEN format('<td class="r"%s>%s</td>', named, eros.report_escape(shown))
+			WHEN 's' THEN format('<td%s><span class="state s%s">%s</span></td>', named,
 				array_position(ARRAY['ok', 'attention', 'to do', 'does not apply', 'critical', 'warning'], cell), eros.report_escape(shown))
-			WHEN 'b' THEN format('<td class="r bar"><span style="width:%s%%"></span>%s</td>',
-				round(100 * greatest(0, least(1, coalesce(nullif(split_part(cell, '|', 1), ''), '0')::numeric)), 1),
-				eros.report_escape(split_part(cell, '|', 2)))
-			ELSE '<td class="l">' || eros.report_escape(shown) || '</td>'
+			WHEN 'b' THEN format('<td class="r bar"%s>%s<span style="width:%s%%"></span></td>', named,
+				eros.report_escape(split_part(cell, '|', 2)),
+				round(100 * greatest(0, least(1, coalesce(nullif(split_part(cell, '|', 1), ''), '0')::numeric)), 1))
+			ELSE format('<td class="l"%s>%s</td>', named, eros.report_escape(shown))
 		END, '' ORDER BY n) || E'</tr>\n'
-	FROM (SELECT cell, coalesce(cell, '-') AS shown, n FROM unnest(cells) WITH ORDINALITY AS c (cell, n)) AS c
+	FROM (
+		SELECT cell, coalesce(cell, '-') AS shown, coalesce(' data-h="' || eros.report_escape(head[n]) || '"', '') AS named, n
+		FROM unnest(cells) WITH ORDINALITY AS c (cell, n)) AS c
 $$;
-COMMENT ON FUNCTION eros.report_row(text, text[]) IS
-	'internal: a row of a table, escaped; how its cells are shown, a letter each: h heading, l text, r number, s state, b a bar given as part|text';
+COMMENT ON FUNCTION eros.report_row(text, text[], text[]) IS
+	'internal: a row of a table, escaped; how its cells are shown, a letter each: h heading, l text, r number, s state, b a bar given as part|text. With the names of the columns, each cell knows its own: on a narrow screen the row is a list';
 
 CREATE FUNCTION eros.report_table(caption text, alignment text, head text[], body text) RETURNS text
 	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT format(E'<div class="scroll" role="region" aria-label="%1$s" tabindex="0"><table><caption>%1$s</caption>\n<thead><tr>%2$s</tr></thead>\n<tbody>\n%3$s</tbody></table></div>\n',
+	SELECT format(E'<div class="scroll%4$s" role="region" aria-label="%1$s" tabindex="0"><table><caption>%1$s</caption>\n<thead><tr>%2$s</tr></thead>\n<tbody>\n%3$s</tbody></table></div>\n',
 		eros.report_escape(caption),
 		(SELECT string_agg(format('<th scope="col"%s>%s</th>',
 				CASE WHEN substr(alignment, n::integer, 1) IN ('r', 'b') THEN ' class="r"' ELSE '' END, eros.report_escape(h)), '' ORDER BY n)
-			FROM unnest(head) WITH ORDINALITY AS c (h, n)), body)
+			FROM unnest(head) WITH ORDINALITY AS c (h, n)), body,
+		-- no text can have this: its quotes are escaped
+		CASE WHEN strpos(body, ' data-h="') > 0 THEN ' list' ELSE '' END)
 $$;
 COMMENT ON FUNCTION eros.report_table(text, text, text[], text) IS
 	'internal: a table with a caption, of rows made by eros.report_row()';
@@ -2661,7 +2665,7 @@ CREATE FUNCTION eros.report_area(upper_edge double precision[], lower_edge doubl
 	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 	-- steps; a NULL is a gap
 	WITH step AS (
-		SELECT n, round((n - 1) * 1000.0 / cardinality(upper_edge)) AS x0, round(n * 1000.0 / cardinality(upper_edge)) AS x1,
+		SELECT n, u, round((n - 1) * 1000.0 / cardinality(upper_edge)) AS x0, round(n * 1000.0 / cardinality(upper_edge)) AS x1,
 			   round(400 - 400 * least(1, greatest(0, u / greatest(top, 1e-9)))::numeric) AS y,
 			   round(400 - 400 * least(1, greatest(0, coalesce(l, 0) / greatest(top, 1e-9)))::numeric) AS low,
 			   count(*) FILTER (WHERE u IS NULL) OVER (ORDER BY n) AS island
@@ -2669,7 +2673,7 @@ CREATE FUNCTION eros.report_area(upper_edge double precision[], lower_edge doubl
 	), part AS (
 		SELECT 'M' || string_agg(format('%s %sH%s', x0, y, x1), 'L' ORDER BY n)
 			|| 'L' || string_agg(format('%s %sH%s', x1, low, x0), 'L' ORDER BY n DESC) || 'Z' AS d
-		FROM step WHERE y IS NOT NULL GROUP BY island
+		FROM step WHERE u IS NOT NULL GROUP BY island
 	)
 	SELECT coalesce(format(E'<path class="%s" d="%s"/>\n', class, string_agg(d, '')), '') FROM part HAVING count(*) > 0
 $$;
@@ -2685,11 +2689,21 @@ COMMENT ON FUNCTION eros.report_top(double precision) IS 'internal: the end of a
 
 CREATE FUNCTION eros.report_legend(names text[], classes text[]) RETURNS text
 	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT E'<ul class="legend">' || string_agg(format('<li><svg width="12" height="12" aria-hidden="true"><rect class="%s" width="12" height="12"/></svg> %s</li>',
-		class, eros.report_escape(name)), '' ORDER BY n) || E'</ul>\n'
+	SELECT E'<ul class="legend">' || string_agg(format('<li><svg width="20" height="12" aria-hidden="true">%s</svg> %s</li>',
+		CASE class WHEN 'promise' THEN '<path class="promise" d="M0 6H20"/>' ELSE format('<rect class="%s" x="4" width="12" height="12"/>', class) END,
+		eros.report_escape(name)), '' ORDER BY n) || E'</ul>\n'
 	FROM unnest(names, classes) WITH ORDINALITY AS l (name, class, n)
+	WHERE name IS NOT NULL
 $$;
-COMMENT ON FUNCTION eros.report_legend(text[], text[]) IS 'internal: what the colours of a drawing stand for';
+COMMENT ON FUNCTION eros.report_legend(text[], text[]) IS 'internal: what the colours and lines of a drawing stand for; a name that is NULL is left out';
+
+CREATE FUNCTION eros.report_details(caption text, head text[], body text) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT format(E'<details><summary>As a table: %s</summary>\n', eros.report_escape(caption))
+		|| eros.report_table(caption, 'h' || repeat('r', cardinality(head) - 1), head, body) || E'</details>\n'
+$$;
+COMMENT ON FUNCTION eros.report_details(text, text[], text) IS
+	'internal: the figures of a drawing as a table that is folded up: a heading and numbers';
 
 CREATE FUNCTION eros.report_figure(
 	name text, caption text, description text, drawing text, top text, marks text[], legend text DEFAULT '') RETURNS text
@@ -2714,6 +2728,13 @@ CREATE FUNCTION eros.report_unit(value double precision, unit text) RETURNS text
 	WHERE value < 'infinity' AND value > '-infinity'
 $$;
 COMMENT ON FUNCTION eros.report_unit(double precision, text) IS 'internal: a value with its unit; NULL when it is not a number';
+
+CREATE FUNCTION eros.report_percent(value double precision) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN value IS NULL THEN '-' WHEN value >= 0.995 THEN eros.show_number(round(value::numeric, 1))
+		WHEN value < 0.0005 THEN '0' ELSE to_char(value, 'FM0.099') END || ' %'
+$$;
+COMMENT ON FUNCTION eros.report_percent(double precision) IS 'internal: percent of a core, which may be very little';
 
 CREATE TYPE eros.report_sample AS (
 	n integer, at timestamptz, phase smallint, users double precision, granted double precision, used double precision,
@@ -2812,32 +2833,41 @@ CREATE FUNCTION eros.report_cpu(day eros.report_sample[]) RETURNS text
 		FROM eros.phase p
 	), curve AS (
 		SELECT d.phase, array_agg(d.used ORDER BY d.n) AS used, array_agg(d.granted ORDER BY d.n) AS granted, avg(d.used) AS mean,
-			   max(d.used) AS most, avg(d.granted) AS mean_granted
-		FROM unnest(day) d GROUP BY d.phase
+			   max(d.used) AS most, avg(d.granted) AS mean_granted, p.share, p.idle_after, a.top, a.top >= p.share AS promise_seen,
+			   array_agg(CASE WHEN d.used > p.share THEN d.used END ORDER BY d.n) AS beyond, array_agg(p.share ORDER BY d.n) AS shares,
+			   max(d.used) > p.share AS over
+		FROM unnest(day) d JOIN phase p USING (phase)
+		CROSS JOIN LATERAL (
+			-- what is used can be seen, and so can be the promise where both can
+			SELECT CASE WHEN greatest(max(e.used), max(e.granted)) < 0.2 * p.share THEN eros.report_top(greatest(max(e.used), max(e.granted)))
+				ELSE 1.05 * greatest(p.share, max(e.used), max(e.granted)) END AS top
+			FROM unnest(day) e WHERE e.phase = p.phase) AS a
+		GROUP BY d.phase, p.share, p.idle_after, a.top
 	), figure AS (
-		SELECT p.phase, eros.report_figure('cpu' || p.phase,
-			format('Phase %s, idle for %s: %s %% of a core used, %s %% promised', p.phase, eros.show_interval(p.idle_after),
-				eros.show_number(round(c.mean::numeric, 1)), eros.show_number(round(p.share::numeric, 1))),
+		SELECT c.phase, eros.report_figure('cpu' || c.phase,
+			format('Phase %s, idle for %s: %s of a core used, %s promised', c.phase, eros.show_interval(c.idle_after),
+				eros.report_percent(c.mean), eros.report_percent(c.share)),
 			format('CPU of phase %s over time. On average %s percent of a core, at most %s in a stretch, of %s promised; granted, since there was work: %s on average.',
-				p.phase, round(c.mean::numeric, 2), round(c.most::numeric, 2), round(p.share::numeric, 1), round(c.mean_granted::numeric, 2)),
-			eros.report_area(c.granted, NULL, greatest(p.share * 1.05, 1e-3), 'granted')
-				|| eros.report_area(c.used, NULL, greatest(p.share * 1.05, 1e-3), 'f' || p.phase)
-				|| '<path class="promise" d="M0 19H1000"/>',
-			eros.show_number(round(p.share::numeric, 1)) || ' %', eros.report_marks(day),
-			eros.report_legend(ARRAY['used', 'granted, since there was work', 'promised'], ARRAY['f' || p.phase, 'granted', 'promise'])) AS html
-		FROM phase p JOIN curve c USING (phase)
+				c.phase, round(c.mean::numeric, 3), round(c.most::numeric, 3), round(c.share::numeric, 1), round(c.mean_granted::numeric, 3)),
+			eros.report_area(c.granted, NULL, c.top, 'granted')
+				|| eros.report_area(c.used, NULL, c.top, 'f' || c.phase)
+				|| eros.report_area(c.beyond, c.shares, c.top, 'bad')
+				|| CASE WHEN c.promise_seen THEN format('<path class="promise" d="M0 %sH1000"/>', round((400 - 400 * c.share / greatest(c.top, 1e-9))::numeric)) ELSE '' END,
+			eros.report_percent(c.top), eros.report_marks(day),
+			eros.report_legend(ARRAY['used', 'granted, since there was work', CASE WHEN c.promise_seen THEN 'promised' END, CASE WHEN c.over THEN 'more than promised' END],
+				ARRAY['f' || c.phase, 'granted', 'promise', 'bad'])
+				|| CASE WHEN c.promise_seen THEN '' ELSE E'<p class="note">The promise is beyond this axis.</p>\n' END) AS html
+		FROM curve c
 	)
 	SELECT eros.report_section('cpu', 'CPU against the promise',
 		CASE WHEN cardinality(day) > 0
 			THEN E'<div class="grid">\n' || coalesce((SELECT string_agg(html, '' ORDER BY phase) FROM figure), '') || E'</div>\n'
-				|| E'<details><summary>As a table</summary>\n'
-				|| eros.report_table('CPU used, in percent of a core', 'h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)),
+				|| eros.report_details('CPU used, in percent of a core',
 					ARRAY['until'] || ARRAY(SELECT 'phase ' || p.phase FROM phase p ORDER BY p.phase) || ARRAY['scheduler'],
 					(SELECT string_agg(eros.report_row('h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)), ARRAY[to_char(t.at, 'HH24:MI')] || t.used), '' ORDER BY t.at)
-						FROM (SELECT max(s.at) AS at, array_agg(eros.show_number(round(s.used::numeric, 2)) ORDER BY s.phase = 0, s.phase) AS used
+						FROM (SELECT max(s.at) AS at, array_agg(eros.report_percent(s.used) ORDER BY s.phase = 0, s.phase) AS used
 							FROM (SELECT d.phase, (d.n - 1) / 6 AS hour, max(d.at) AS at, avg(d.used) AS used FROM unnest(day) d GROUP BY 1, 2) AS s
 							GROUP BY s.hour) AS t))
-				|| E'</details>\n'
 			ELSE eros.report_table('Since the server''s start', 'hrrrr', ARRAY['phase', 'share of a core', 'CPU granted', 'CPU used', 'left to others'],
 				(SELECT string_agg(eros.report_row('hrrrr', ARRAY[p.phase || ', idle for ' || eros.show_interval(p.idle_after), p.cpu_percent || ' %',
 					eros.show_ms(p.cpu_granted_ms), eros.show_ms(p.cpu_used_ms), eros.show_ms(p.cpu_yielded_ms)]), '' ORDER BY p.phase)
@@ -2866,14 +2896,12 @@ CREATE FUNCTION eros.report_users(day eros.report_sample[]) RETURNS text
 				(SELECT string_agg(path, '' ORDER BY phase DESC) FROM area), (SELECT eros.show_number(top::numeric) FROM top), eros.report_marks(day),
 				eros.report_legend(ARRAY['active'] || ARRAY(SELECT format('phase %s, idle for %s', p.phase, eros.show_interval(p.idle_after)) FROM phase p ORDER BY p.phase),
 					ARRAY['f0'] || ARRAY(SELECT 'f' || p.phase FROM phase p ORDER BY p.phase)))
-			|| E'<details><summary>As a table</summary>\n'
-			|| eros.report_table('Users, on average', 'h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)),
+			|| eros.report_details('Users, on average',
 				ARRAY['until', 'active'] || ARRAY(SELECT 'phase ' || p.phase FROM phase p ORDER BY p.phase),
 				(SELECT string_agg(eros.report_row('h' || repeat('r', 1 + (SELECT count(*)::integer FROM phase)), ARRAY[to_char(t.at, 'HH24:MI')] || t.users), '' ORDER BY t.at)
 					FROM (SELECT max(s.at) AS at, array_agg(eros.show_number(round(s.users::numeric)) ORDER BY s.phase) AS users
 						FROM (SELECT d.phase, (d.n - 1) / 6 AS hour, max(d.at) AS at, avg(d.users) AS users FROM unnest(day) d GROUP BY 1, 2) AS s
 						GROUP BY s.hour) AS t))
-			|| E'</details>\n'
 			ELSE eros.report_table('Users now', 'hrr', ARRAY['phase', 'users', 'crossings since the start'],
 				(SELECT string_agg(eros.report_row('hrr', ARRAY[p.phase || ', idle for ' || eros.show_interval(p.idle_after), eros.show_number(p.users),
 					eros.show_number(p.transitions)]), '' ORDER BY p.phase) FROM eros.status_phase p)) END)
@@ -2893,7 +2921,12 @@ CREATE FUNCTION eros.report_queue(day eros.report_sample[]) RETURNS text
 	SELECT eros.report_section('queue', 'Queue',
 		CASE WHEN cardinality(day) > 0 THEN (SELECT eros.report_figure('jobs', 'Pending jobs',
 				format('Pending jobs over time, at most %s.', eros.show_number(round(c.most::numeric))),
-				eros.report_area(c.jobs, NULL, c.top, 'f1'), eros.show_number(c.top::numeric), eros.report_marks(day)) FROM curve c) ELSE '' END
+				eros.report_area(c.jobs, NULL, c.top, 'f1'), eros.show_number(c.top::numeric), eros.report_marks(day)) FROM curve c)
+			|| eros.report_details('Pending jobs', ARRAY['until', 'on average', 'at most'],
+				(SELECT string_agg(eros.report_row('hrr', ARRAY[to_char(t.at, 'HH24:MI'), eros.show_number(round(t.mean::numeric)), eros.show_number(round(t.most::numeric))]), '' ORDER BY t.at)
+				FROM (SELECT max(s.at) AS at, avg(s.jobs) AS mean, max(s.jobs) AS most
+					FROM (SELECT d.n, d.at, sum(d.jobs) AS jobs FROM unnest(day) d GROUP BY 1, 2) AS s GROUP BY (s.n - 1) / 6) AS t))
+			ELSE '' END
 		|| coalesce((SELECT eros.report_table(format('Handlers with jobs%s, the longest wait first', CASE WHEN min(q.handlers) > 20 THEN format(', 20 of %s', min(q.handlers)) ELSE '' END),
 			'hrrrr', ARRAY['handler', 'phase', 'pending', 'failed', 'oldest waits for'],
 			string_agg(eros.report_row('hrrrr', ARRAY[q.handler, q.phase::text, eros.show_number(q.jobs_pending), eros.show_number(q.jobs_failed),
@@ -2924,7 +2957,11 @@ CREATE FUNCTION eros.report_halts() RETURNS text
 				(SELECT string_agg(format(E'<rect class="%s" x="%s" width="50" y="%s" height="%s"/>\n', CASE WHEN c.upper_ms IS NULL OR c.upper_ms > 525 THEN 'bad' ELSE 'f2' END,
 					round(c.n * 1000.0 / 18 + 3), 400 - round(390.0 * c.halts / m.most), round(390.0 * c.halts / m.most)), '' ORDER BY c.n) FROM class c, most m WHERE c.halts > 0)
 					|| format('<path class="promise" d="M%s 0V400"/>', round(14 * 1000.0 / 18)),
-				(SELECT eros.show_number(most) FROM most), ARRAY['0', '0.7 ms', '16 ms', '370 ms', 'more']) FROM h)
+				(SELECT eros.show_number(most) FROM most), ARRAY['0', '0.7 ms', '16 ms', '370 ms', 'more'],
+				eros.report_legend(ARRAY['halts', 'promised', (SELECT 'too late' FROM class c WHERE c.halts > 0 AND (c.upper_ms IS NULL OR c.upper_ms > 525) LIMIT 1)],
+					ARRAY['f2', 'promise', 'bad'])) FROM h)
+			|| eros.report_details('Halts by latency', ARRAY['up to', 'halts'],
+				(SELECT string_agg(eros.report_row('hr', ARRAY[coalesce(eros.show_ms(c.upper_ms), 'more'), eros.show_number(c.halts)]), '' ORDER BY c.n) FROM class c))
 		END
 		|| (SELECT CASE WHEN h.forced > 0 THEN format(E'<p>%s workers were terminated because they did not yield.</p>\n', h.forced) ELSE '' END FROM h))
 $$;
@@ -2950,7 +2987,8 @@ CREATE FUNCTION eros.report_cache(day eros.report_sample[]) RETURNS text
 				format('Bytes of live results over time, at most %s.', eros.show_bytes(c.most::numeric)),
 				eros.report_area(c.bytes, NULL, t.top, 'f0')
 					|| CASE WHEN s.cache_limit <= t.top THEN format('<path class="promise" d="M0 %sH1000"/>', round((400 - 400 * s.cache_limit / t.top)::numeric)) ELSE '' END,
-				eros.show_bytes(t.top::numeric), eros.report_marks(day))
+				eros.show_bytes(t.top::numeric), eros.report_marks(day),
+				CASE WHEN s.cache_limit <= t.top THEN eros.report_legend(ARRAY['live results', 'eros.cache_limit'], ARRAY['f0', 'promise']) ELSE '' END)
 			FROM s, curve c, LATERAL (SELECT eros.report_top(c.most / 1048576) * 1048576 AS top) AS t) ELSE '' END
 		|| coalesce((SELECT eros.report_figure('hits', 'Reads that found a result, by hour',
 				'Hit rate by hour: ' || string_agg(format('%s: %s', to_char(sampled_at, 'HH24:MI'), coalesce(round(100 * hits / nullif(hits + misses, 0)) || ' %', 'no read')), ', ' ORDER BY sampled_at) || '.',
@@ -2958,6 +2996,13 @@ CREATE FUNCTION eros.report_cache(day eros.report_sample[]) RETURNS text
 				ARRAY[to_char(min(sampled_at) - interval '1 hour', 'HH24:MI'), to_char(max(sampled_at), 'HH24:MI')])
 			FROM hour HAVING count(*) > 1 AND sum(hits + misses) > 0), '')
 		|| E'</div>\n'
+		|| CASE WHEN cardinality(day) > 0 THEN eros.report_details('Bytes of live results, on average', ARRAY['until', 'kept'],
+				(SELECT string_agg(eros.report_row('hr', ARRAY[to_char(t.at, 'HH24:MI'), eros.show_bytes(round(t.bytes::numeric))]), '' ORDER BY t.at)
+				FROM (SELECT max(d.at) AS at, avg(d.bytes) AS bytes FROM unnest(day) d WHERE d.phase = 0 GROUP BY (d.n - 1) / 6) AS t)) ELSE '' END
+		|| coalesce((SELECT eros.report_details('Reads by hour', ARRAY['until', 'found', 'not found', 'hit rate'],
+				string_agg(eros.report_row('hrrr', ARRAY[to_char(k.sampled_at, 'HH24:MI'), eros.show_number(k.hits), eros.show_number(k.misses),
+					round(100 * k.hits / nullif(k.hits + k.misses, 0)) || ' %']), '' ORDER BY k.sampled_at))
+			FROM hour k HAVING count(*) > 1 AND sum(k.hits + k.misses) > 0), '')
 		|| (SELECT eros.report_table('Since the server''s start', 'hrr', ARRAY['results', 'number', 'part'],
 			eros.report_row('hrr', ARRAY['stored', eros.show_number(h.stored), NULL])
 			|| eros.report_row('hrr', ARRAY['reads that found one', eros.show_number(h.hits), coalesce(round(100 * h.hits / nullif(h.hits + h.misses, 0), 1) || ' %', '-')])
@@ -2979,11 +3024,12 @@ CREATE FUNCTION eros.report_handlers() RETURNS text
 		coalesce((SELECT eros.report_table(
 			CASE WHEN min(h.handlers) > 50 THEN format('The 50 of %s handlers that took the most CPU since the server''s start', min(h.handlers))
 				ELSE 'Since the server''s start; worth: of the last 30 days' END,
-			'hrbrrrrl', ARRAY['handler', 'phase', 'CPU', 'users served', 'CPU a user', 'hits', 'unread', 'worth'],
+			'hrbrrrrl', n.names,
 			string_agg(eros.report_row('hrbrrrrl', ARRAY[h.handler, h.phase::text, concat_ws('|', coalesce(h.cpu_used_ms / nullif(h.cpu_of_all, 0), 0)::numeric, eros.show_ms(h.cpu_used_ms)),
 				eros.show_number(h.users_done), eros.show_ms(h.cost_ms), h.hit_percent || ' %', h.unread_percent || ' %',
-				CASE WHEN h.error IS NOT NULL THEN 'cannot be called: ' || h.error WHEN NOT h.enabled THEN 'disabled' ELSE h.suggestion END]), '' ORDER BY h.n))
-			FROM handler h WHERE h.n <= 50 HAVING count(*) > 0),
+				CASE WHEN h.error IS NOT NULL THEN 'cannot be called: ' || h.error WHEN NOT h.enabled THEN 'disabled' ELSE h.suggestion END], n.names), '' ORDER BY h.n))
+			FROM handler h CROSS JOIN (SELECT ARRAY['handler', 'phase', 'CPU', 'users served', 'CPU a user', 'hits', 'unread', 'worth'] AS names) AS n
+			WHERE h.n <= 50 GROUP BY n.names),
 			E'<p>There is no handler yet: register one with eros.add_handler().</p>\n'))
 $$;
 COMMENT ON FUNCTION eros.report_handlers() IS 'internal: the handlers, what they cost and whether it was worth it';
@@ -2991,9 +3037,10 @@ COMMENT ON FUNCTION eros.report_handlers() IS 'internal: the handlers, what they
 CREATE FUNCTION eros.report_checklist() RETURNS text
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT eros.report_section('checklist', 'Checklist for growth',
-		eros.report_table('By the number of users from which it matters', 'hlslll', ARRAY['item', 'level', 'state', 'measured', 'threshold', 'what to do'],
-			coalesce(string_agg(eros.report_row('hlslll', ARRAY[c.topic, c.level, c.state, c.measured, c.threshold, CASE WHEN c.state = 'ok' THEN '' ELSE c.advice END]), '' ORDER BY c.item), '')))
-	FROM eros.checklist() c
+		eros.report_table('By the number of users from which it matters', 'hlslll', n.names,
+			coalesce(string_agg(eros.report_row('hlslll', ARRAY[c.topic, c.level, c.state, c.measured, c.threshold, CASE WHEN c.state = 'ok' THEN '' ELSE c.advice END], n.names), '' ORDER BY c.item), '')))
+	FROM eros.checklist() c CROSS JOIN (SELECT ARRAY['item', 'level', 'state', 'measured', 'threshold', 'what to do'] AS names) AS n
+	GROUP BY n.names
 $$;
 COMMENT ON FUNCTION eros.report_checklist() IS 'internal: the growth checklist';
 
@@ -3005,10 +3052,11 @@ CREATE FUNCTION eros.report_prediction() RETURNS text
 	SELECT eros.report_section('prediction', 'Prediction',
 		eros.report_table(CASE WHEN min(f.figures) > 30 THEN format('What the formulas of eros.predict() say beside what was measured in 30 days: 30 of %s figures', min(f.figures))
 			ELSE 'What the formulas of eros.predict() say beside what was measured in 30 days' END,
-			'hlrrr', ARRAY['quantity', 'of', 'predicted', 'measured', 'off by'],
+			'hlrrr', n.names,
 			coalesce(string_agg(eros.report_row('hlrrr', ARRAY[f.quantity, coalesce(f.handler, 'phase ' || f.phase, ''), eros.report_unit(f.predicted, f.unit), eros.report_unit(f.measured, f.unit),
-				f.error_percent || ' %']), '' ORDER BY f.n), '')))
-	FROM figure f WHERE f.n <= 30
+				f.error_percent || ' %'], n.names), '' ORDER BY f.n) FILTER (WHERE f.n IS NOT NULL), '')))
+	FROM (SELECT ARRAY['quantity', 'of', 'predicted', 'measured', 'off by'] AS names) AS n LEFT JOIN figure f ON f.n <= 30
+	GROUP BY n.names
 $$;
 COMMENT ON FUNCTION eros.report_prediction() IS 'internal: predicted beside measured';
 
@@ -3045,7 +3093,7 @@ section, .health { margin-top: 1rem; padding: 1rem; background: var(--card); bor
 .tiles div { padding: .75rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 .tiles dt { color: var(--soft); font-size: .875rem; } .tiles dd { margin: 0; }
 .tiles b { display: block; font-size: 1.5rem; line-height: 1.25; } .tiles span { color: var(--soft); font-size: .8125rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.25rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1.25rem; }
 figure { margin: 0 0 .75rem; min-width: 0; }
 figcaption { margin-bottom: .375rem; font-size: .9375rem; font-weight: 600; }
 .plot { position: relative; height: 9rem; border-bottom: 1px solid var(--soft); border-left: 1px solid var(--soft); }
@@ -3054,23 +3102,33 @@ figcaption { margin-bottom: .375rem; font-size: .9375rem; font-weight: 600; }
 .marks { display: flex; justify-content: space-between; color: var(--soft); font-size: .75rem; }
 path.grid { fill: none; stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
 path.promise { fill: none; stroke: var(--promise); stroke-width: 1.5; stroke-dasharray: 6 4; vector-effect: non-scaling-stroke; }
-.granted { fill: var(--granted); } rect.promise { fill: var(--promise); } .bad { fill: var(--critical); }
+.granted { fill: var(--granted); } .bad { fill: var(--critical); }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); } .f4 { fill: var(--c4); }
 .f5 { fill: var(--c5); } .f6 { fill: var(--c6); } .f7 { fill: var(--c7); } .f8 { fill: var(--c8); }
 path.stack { stroke: var(--card); stroke-width: 1; vector-effect: non-scaling-stroke; }
+.note { margin: .25rem 0 0; color: var(--soft); font-size: .8125rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .125rem 1rem; margin: .25rem 0 0; padding: 0; list-style: none; font-size: .8125rem; }
 .scroll { overflow-x: auto; margin-bottom: .5rem; } .scroll:focus-visible { outline: 2px solid var(--todo); }
-table { width: 100%; border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+table { min-width: min(100%, 36rem); border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { padding: .25rem 0; text-align: left; color: var(--soft); }
-th, td { padding: .3125rem .625rem .3125rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th, td { padding: .3125rem 1.25rem .3125rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; } tbody th { min-width: 7rem; max-width: 20rem; overflow-wrap: anywhere; } .l { max-width: 26rem; }
 .l:not(:nth-child(2)) { min-width: 9rem; overflow-wrap: anywhere; }
 thead th { color: var(--soft); white-space: nowrap; } .r { text-align: right; white-space: nowrap; }
 .bar { min-width: 6rem; } .bar span { display: block; height: .25rem; margin: 0 0 0 auto; border-radius: .125rem; background: var(--c1); }
+@media (max-width: 40rem) {
+  .list table, .list tbody, .list tr, .list th { display: block; }
+  .list thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .list tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  .list tr > * { max-width: none; padding: 0; border: 0; text-align: left; white-space: normal; }
+  .list td { display: grid; grid-template-columns: 7rem 1fr; } .list td:empty { display: none; }
+  .list td::before { content: attr(data-h); color: var(--soft); }
+  .list .bar span { grid-column: 2; margin: 0; }
+}
 .state { font-weight: 600; white-space: nowrap; }
 .s1 { color: var(--ok); } .s2, .s6 { color: var(--attention); } .s3 { color: var(--todo); } .s4 { color: var(--soft); font-weight: 400; } .s5 { color: var(--critical); }
 .s1::before { content: "\2713\a0"; } .s2::before, .s5::before, .s6::before { content: "!\a0"; } .s3::before { content: "\25cb\a0"; }
-details { font-size: .875rem; } summary { color: var(--soft); cursor: pointer; }
+details { margin-bottom: .5rem; font-size: .875rem; } summary { color: var(--soft); cursor: pointer; }
 footer { margin-top: 1rem; }
 @media print { section, figure { break-inside: avoid; } body { max-width: none; } }
 $css$

@@ -8,7 +8,7 @@ SELECT skip('the server is built without libxml', 1);
 \ir include/end.sql
 \quit
 \endif
-SELECT plan(32);
+SELECT plan(38);
 
 CREATE ROLE test_watch LOGIN IN ROLE pg_monitor;
 CREATE ROLE test_nobody;
@@ -56,7 +56,10 @@ SELECT eros_touch(987654321012345::bigint), eros_touch('0b5e1d6c-7a43-4c1f-9a57-
 SELECT eros.advance_clock('15 minutes') AS t \gset
 CALL eventually($$SELECT jobs_failed FROM eros.status_handler WHERE handler = 'fails'$$, '1', 'a job has failed');
 UPDATE eros.handler SET enabled = false, error = 'no <script>alert(5)</script>', error_at = now() WHERE name LIKE '%script%';
+-- phase 2 has used more than it is now promised, phase 3 next to nothing of it
+UPDATE eros.phase SET cpu_percent = CASE phase WHEN 3 THEN 1 ELSE 95 END;
 \ir include/day.sql
+UPDATE eros.phase SET cpu_percent = CASE phase WHEN 2 THEN 10 ELSE 95 END;
 SELECT is(t.look(), 'well-formed', 'with hostile names, failures and a full history it is well-formed, too');
 SELECT is((SELECT array_agg(name ORDER BY name COLLATE "C") FROM t.name WHERE name NOT IN (E'\x01\x1b[31m\x7f\u0085', E'\u202e\U0001F600\uFFFE')
     AND replace(replace(replace(name, '&', '&amp;'), '<', '&lt;'), '>', '&gt;') <> ALL (t.at('//section[@id = "handlers"]//tbody/tr/th/text()'))), NULL::text[],
@@ -70,7 +73,18 @@ SELECT is((SELECT count(*) FROM t.page WHERE page !~ '^[\x09\x0a\x20-\x7e]*$'), 
 SELECT is((SELECT count(*) FROM t.page WHERE page ~ '987654321012345|0b5e1d6c|no luck'), 0::bigint, 'it knows no user');
 SELECT matches((t.at('//*[contains(@class, "health")]//li/strong/text()'))[1], 'Critical: 1 handlers cannot be called', 'it tells what is wrong');
 
+-- the promise
+CREATE FUNCTION t.of_phase(phase integer, path text) RETURNS text[] LANGUAGE sql AS $$
+  SELECT t.at(format('//figure[.//svg/title[starts-with(., "Phase %s")]]%s', phase, path))
+$$;
+SELECT is(cardinality(t.of_phase(2, '//svg[@role]/path[@class = "bad"]')), 1, 'what is used beyond the promise is seen');
+SELECT matches((t.of_phase(2, '//path[@class = "promise"]/@d'))[1], '^M0 [1-9]\d\dH1000$', 'and the promise is a line in the midst of it');
+SELECT is(t.of_phase(1, '//svg[@role]/path[@class = "bad"]/@d'), '{}', 'not where the promise was kept');
+SELECT is(t.of_phase(1, '//ul[@class = "legend"]/li/text()'), ARRAY[' used', ' granted, since there was work', ' promised'], 'the legend names what is there');
+SELECT is(t.of_phase(3, '//p/text()'), ARRAY['The promise is beyond this axis.'], 'and where little is used, that can be seen');
+
 -- for those who do not see it
+SELECT is(t.at('//section[.//svg[@role = "img"] and not(.//details//tbody/tr)]/@id'), '{}', 'each part with a drawing has its figures in a table');
 SELECT is(t.at('//svg[@role = "img"][not(title) or not(desc)] | //svg[not(@role = "img") and not(@aria-hidden = "true")]'), '{}', 'each drawing has a name and a description');
 SELECT cmp_ok(cardinality(t.at('//svg[@role = "img"]')), '>=', 6, 'there are drawings');
 SELECT is((SELECT array_agg(DISTINCT ref) FROM unnest(t.at('//@aria-labelledby')) AS r (refs), regexp_split_to_table(refs, ' ') AS ref

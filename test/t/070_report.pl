@@ -1,6 +1,6 @@
 # The report in a browser: nothing is loaded, nothing complains, it fits, and it can be read.
 #
-# Needs Chromium without a window (Debian: chromium-headless-shell, 100 MB to load); on CI it is installed.
+# Runs wherever there is Chromium (Debian: chromium-headless-shell, 100 MB to load); on CI it is installed.
 
 use strict;
 use warnings;
