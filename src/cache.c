@@ -512,7 +512,9 @@ delete_in_partition(CachePartition *part, const ErosHandler *handler, const Eros
 
 	if (!begin_probe(&probe, part, RowExclusiveLock))
 		return 0;
-	for (int i = 0; i < nkeys && RelationGetNumberOfBlocks(probe.heap) > 0; i++)
+	if (RelationGetNumberOfBlocks(probe.heap) == 0)
+		nkeys = 0; /* one is kept ahead */
+	for (int i = 0; i < nkeys; i++)
 	{
 		probe_user(&probe, handler, &keys[i]);
 		while (index_getnext_slot(probe.scan, ForwardScanDirection, probe.slot))

@@ -68,8 +68,8 @@ typedef struct Piece
 #define LONGEST_PAUSE_NS UINT64CONST(60000000000)
 #define LOOK_AGAIN_NS UINT64CONST(250000000)
 
-/* Shorter pauses are put off: what is owed stays owed. */
-#define MIN_PAUSE_NS UINT64CONST(100000)
+/* Shorter pauses are put off: what is owed stays owed.  The governor's least pauses are longer. */
+#define MIN_PAUSE_NS UINT64CONST(50000)
 
 /* A handler that cannot be called is looked at again after this. */
 #define NOT_CALLABLE_PAUSE_NS UINT64CONST(10000000000)
