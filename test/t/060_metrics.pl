@@ -103,18 +103,31 @@ sub eventually
 	return;
 }
 
-# A test: an alert has fired; between two looks something may be broken again.
-sub fires
+# Which of some alerts have fired at some time since Prometheus was started.
+sub fired
 {
-	my ($alert, $again) = @_;
+	my ($names, $labels) = @_;
+
+	return [ sort map { $_->{metric}{alertname} }
+		@{ query(qq{group by (alertname) (count_over_time(ALERTS{alertname=~"$names",alertstate="firing",@{[ $labels // '' ]}}[1h]))}) } ];
+}
+
+# A test: alerts fire when something is broken, and never did before.  Between two looks it may be
+# broken again.
+sub breaks
+{
+	my ($alerts, $break, $again) = @_;
+	my $names = join '|', @$alerts;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is_deeply(fired($names), [], "there was no @$alerts before");
+	$break->();
 	ok( eventually(
 			sub {
 				$again->() if $again;
-				return scalar @{ query(qq{count_over_time(ALERTS{alertname="$alert",alertstate="firing"}[1h])}) };
+				return "@{ fired($names) }" eq "@{[ sort @$alerts ]}";
 			}),
-		"$alert fires")
+		"@$alerts")
 	  or diag($json->pretty->encode(query('ALERTS')));
 	return;
 }
@@ -189,6 +202,8 @@ my $node = eros_node(
 	eros.quantum = '20ms'
 	eros.retry_delay = '1ms'
 	eros.maintenance_interval = '1s'
+	eros.max_workers = 1
+	eros.halt_timeout = '1s'
 	});
 $node->safe_psql('postgres', 'CREATE DATABASE shop');
 create_eros($node, 'shop');
@@ -202,16 +217,29 @@ $node->safe_psql(
 	LANGUAGE plpgsql SET search_path = public AS $$
 	DECLARE
 		mode text := (SELECT m.mode FROM mode m);
+		n numeric := repeat('7', 60000)::numeric;
+		halted timestamptz;
 	BEGIN
 		IF mode = 'fail' THEN
 			RAISE 'broken on purpose';
 		END IF;
-		WHILE mode IN ('slow', 'catch') LOOP
+		-- many milliseconds in which the server does not look for interrupts
+		IF mode = 'gulp' THEN
+			n := n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n + n*n;
+		END IF;
+		-- slow: yields to a halt at once; late: after a second; catch: never
+		WHILE mode IN ('slow', 'late', 'catch') LOOP
 			BEGIN
-				PERFORM pg_sleep(0.1) FROM generate_series(1, 36000);
+				PERFORM pg_sleep(0.1);
+				EXIT WHEN mode = 'catch' AND (SELECT m.mode FROM mode m) <> 'catch';
+				IF clock_timestamp() > halted + interval '1 second' THEN
+					RAISE 'halted late';
+				END IF;
 			EXCEPTION WHEN query_canceled THEN
 				IF mode = 'slow' THEN
 					RAISE;
+				ELSIF mode = 'late' THEN
+					halted := coalesce(halted, clock_timestamp());
 				END IF;
 			END;
 		END LOOP;
@@ -219,7 +247,8 @@ $node->safe_psql(
 	END $$;
 	CREATE FUNCTION feed(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
 	LANGUAGE sql AS $$ SELECT u, to_jsonb(u) FROM unnest(user_ids) u $$;
-	UPDATE eros.phase SET cpu_percent = 95;
+	UPDATE eros.phase SET cpu_percent = 95,
+		idle_after = CASE phase WHEN 1 THEN interval '1 minute' ELSE idle_after END;
 	SELECT eros.add_handler('matches', 'matches', phase => 1, ttl => '1 hour', max_attempts => 1, timeout => '1 hour');
 	SELECT eros.add_handler(E'fe"ed\\\\', 'feed', phase => 2);});
 
@@ -240,7 +269,7 @@ sub leave
 	$node->safe_psql(
 		'shop', qq{
 		SELECT count(eros_touch(u)) FROM generate_series($first, $last) u;
-		SELECT eros.advance_clock('15 minutes')});
+		SELECT eros.advance_clock('2 minutes')});
 	return;
 }
 
@@ -284,6 +313,29 @@ is_deeply(
 	[], 'rules and dashboard ask for metrics that there are');
 
 #
+# Each problem has an alert, of its severity
+#
+
+my %severity = value($node, 'shop', q{SELECT p.prosrc FROM pg_proc p WHERE p.oid = 'eros.problems'::regproc}) =~
+  /SELECT \d+, '(\w+)', (?:CASE WHEN .*? THEN 'warning' ELSE )?'(critical|warning)'/g;
+my ($others) = $rules =~ /eros_problem_rows\{problem!~"([\w|]+)"/;
+my %own = map { $_ => 1 } split /\|/, $others;
+my %alert_of = (
+	launcher_down => 'LauncherDown', scheduler_down => 'SchedulerDown', touches_lost => 'TouchesLost',
+	users_spilled => 'TrackerFull', tracker_filling => 'TrackerFull', jobs_failed => 'JobsFailed',
+	handlers_broken => 'HandlerBroken', halts_forced => 'HaltForced', halts_slow => 'HaltSlow',
+	cpu_over_share => 'CpuShareExceeded', queue_late => 'QueueTooOld', cache_full => 'CacheFull',
+	contended => 'Contended', results_unread => 'ResultsUnread', handler_failing => 'HandlerFailing',
+	queue_stalled => 'QueueStalled');
+my %inherited = map { map { $_ => 1 } split /\|/ } $rules =~ /eros_problem_rows\{problem=~?"([\w|]+)"/g;
+cmp_ok(scalar keys %severity, '>', 25, 'eros.problems() tells its keys');
+is_deeply([ grep { !$severity{$_} && !/^(?:handler_failing|queue_stalled)$/ } keys %own ], [], 'the rules know no problem that there is not');
+is_deeply([ grep { !$alert_of{$_} && !$inherited{$_} } keys %own ], [], 'each problem that ErosProblem leaves out has an alert of its own');
+is_deeply(
+	[ grep { $own{$_} && !$inherited{$_} && $rules !~ /alert: Eros$alert_of{$_}\n(?:(?!- alert).*\n)*? *severity: $severity{$_}\n/ } sort keys %severity ],
+	[], 'of the same severity');
+
+#
 # Prometheus and the exporters; intervals and windows are shorter
 #
 
@@ -294,7 +346,7 @@ $config =~ s/localhost:9100/127.0.0.1:$port{node}/;
 $config =~ s/15s/1s/g;
 # a scrape must not last longer than the interval; this exporter asks the server at that moment
 $config =~ s/(job_name: postgres_exporter\n)/$1    scrape_interval: 10s\n/;
-my $quick_rules = $rules =~ s/for: \w+$/for: 0s/mgr =~ s/\[(?:15m|30m|1h)\]/[20s]/gr =~ s/> (?:300|900)\b/> 3/gr;
+my $quick_rules = $rules =~ s/for: \w+$/for: 3s/mgr =~ s/\[(?:15m|30m|1h)\]/[20s]/gr;
 my $sql_config = slurp_file("$root/monitoring/sql_exporter.yml") =~ s/interval: 15s/interval: 1s/r;
 mkdir "$dir/textfile";
 write_file("$dir/prometheus.yml", $config);
@@ -378,36 +430,89 @@ ok(eventually(sub { value($node, 'shop', q{SELECT scraped_at > eros.now() - inte
 # The alerts fire
 #
 
-is_deeply([ map { $_->{metric}{alertname} } @{ query(
-		'ALERTS{alertname=~"Eros(LauncherDown|SchedulerDown|SwitchedOff|TouchesLost|TrackerFull|JobsFailed|HandlerBroken|HandlerForced|CacheFull)"}') } ],
-	[], 'no alert fires while all is well');
+is_deeply(fired('.+'), [], 'no alert fires while all is well');
 
 # jobs that fail
-mode('fail');
-leave(201, 210);
-fires($_) for qw(ErosJobsFailed ErosHandlerFailing);
+breaks([ 'ErosJobsFailed', 'ErosHandlerFailing' ], sub { mode('fail'); leave(201, 210); });
 mode('quick');
-$node->safe_psql('shop', q{SELECT eros.get('matches', 1), eros.get('matches', 102)});
 $node->safe_psql('shop', q{SELECT eros.retry('matches')});
 
 # a function that is gone
-$node->safe_psql('shop', 'ALTER FUNCTION matches(bigint[]) RENAME TO gone');
-leave(301, 310);
-fires('ErosHandlerBroken');
+breaks([ 'ErosHandlerBroken' ],
+	sub { $node->safe_psql('shop', 'ALTER FUNCTION matches(bigint[]) RENAME TO gone'); leave(301, 310); });
 $node->safe_psql('shop', 'ALTER FUNCTION gone(bigint[]) RENAME TO matches');
+polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'all is done again', 0);
 
 # reads that find nothing, of two handlers: one problem twice
-$node->safe_psql('shop', q{
-	SELECT count(*) FROM eros.handler h, eros.get_many(h.name, ARRAY(SELECT generate_series(100001::bigint, 101001)))});
-fires('ErosProblem');
+breaks([ 'ErosProblem' ], sub { $node->safe_psql('shop', q{
+	SELECT count(*) FROM eros.handler h, eros.get_many(h.name, ARRAY(SELECT generate_series(100001::bigint, 101001)))}) });
 ok(eventually(sub { scalar @{ query(qq(eros_problem_rows{problem="hits_rare",job="$_"} == 2)) } }), "which is counted by $_")
   for qw(postgres_exporter sql_exporter);
 
-# a pause, in which jobs grow old
-$node->safe_psql('shop', 'SELECT eros.pause()');
+# a call that yields late
+mode('late');
+reload_with($node, 'eros.halt_timeout' => '1min');
 leave(401, 410);
-$node->safe_psql('shop', q{SELECT eros.advance_clock('7 hours')});
-fires($_) for qw(ErosSwitchedOff ErosQueueTooOld);
+polls_to($node, 'shop', computing(), 'the worker is in a call');
+breaks([ 'ErosHaltSlow' ], sub { mode('quick'); $node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(401, 410) u'); });
+
+# one that does not yield
+reload_with($node, 'eros.halt_timeout' => '1s');
+mode('catch');
+leave(501, 510);
+polls_to($node, 'shop', computing(), 'the worker is in a call');
+breaks([ 'ErosHaltForced' ], sub { $node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(501, 510) u'); });
+
+# one that does not end
+breaks([ 'ErosLongCall', 'ErosQueueStalled' ], sub {
+	leave(511, 520);
+	polls_to($node, 'shop', computing(), 'the worker is in a call');
+	reload_with($node, 'eros.max_snapshot_age' => '2s');
+	$node->safe_psql('shop', q{SELECT eros.advance_clock('18 minutes')});
+});
+reload_with($node, 'eros.max_snapshot_age' => '10min');
+
+# a second worker, for which there is no slot
+leave(521, 530);
+breaks([ 'ErosWorkerSlotMissing' ], sub { reload_with($node, 'eros.workers' => 2); });
+reload_with($node, 'eros.workers' => 1);
+mode('quick');
+polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'all is done again', 0);
+
+# CPU that cannot be paced
+$node->safe_psql('shop', 'UPDATE eros.phase SET cpu_percent = 2');
+reload_with($node, 'eros.cpu_cap' => 2);
+breaks([ 'ErosCpuShareExceeded', 'ErosCpuCapExceeded' ], sub { mode('gulp'); leave(601, 610); });
+mode('quick');
+reload_with($node, 'eros.cpu_cap' => 95);
+$node->safe_psql('shop', 'UPDATE eros.phase SET cpu_percent = 95');
+polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'all is done again', 0);
+
+# a cache that is too small
+breaks([ 'ErosCacheFull' ], sub { reload_with($node, 'eros.cache_limit' => '8kB'); leave(701, 800); });
+reload_with($node, 'eros.cache_limit' => '1GB');
+
+# a scheduler that hangs: nobody becomes idle, nothing is purged, no room is made
+my $scheduler = value($node, 'shop', 'SELECT scheduler_pid FROM eros.status');
+breaks([ 'ErosTouchesLost', 'ErosTrackerFull', 'ErosSweepLate', 'ErosMaintenanceLate' ], sub {
+	kill 'STOP', $scheduler;
+	$node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(1, 20000) u');
+	$node->safe_psql('shop', 'BEGIN READ ONLY; SELECT count(eros_touch(u)) FROM generate_series(30001, 40000) u; COMMIT');
+	$node->safe_psql('shop', q{SELECT eros.advance_clock('30 minutes')});
+});
+kill 'CONT', $scheduler;
+polls_to($node, 'shop', 'SELECT active_users < 100 FROM eros.status', 'all of them become idle');
+polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'and are served', 0);
+
+# results that nobody reads
+breaks([ 'ErosResultsUnread' ], sub { $node->safe_psql('shop', q{SELECT eros.advance_clock('1 day')}) });
+
+# a pause, in which jobs grow old
+breaks([ 'ErosSwitchedOff', 'ErosQueueTooOld' ], sub {
+	$node->safe_psql('shop', 'SELECT eros.pause()');
+	leave(901, 910);
+	$node->safe_psql('shop', q{SELECT eros.advance_clock('90 minutes')});
+});
 
 # with several problems of one severity each sample has labels of its own, and the exporters have all of them
 cmp_ok(value($node, 'shop', q{SELECT count(*) FROM eros.problems() p WHERE p.severity = 'warning' AND p.problem IN ('paused', 'hits_rare', 'queue_late')}),
@@ -428,37 +533,16 @@ is($http->get("http://127.0.0.1:$port{postgres}/metrics")->{status}, 200, 'the p
 $node->safe_psql('shop', q{SELECT eros.resume()});
 polls_to($node, 'shop', 'SELECT jobs_pending FROM eros.status', 'all is done again', 0);
 
-# a call that does not end, and does not yield
-mode('catch');
-leave(501, 510);
-fires($_) for qw(ErosLongCall ErosQueueStalled);
-mode('quick');
-$node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(501, 510) u');
-fires('ErosHaltForced');
-
-# a cache that is too small
-reload_with($node, 'eros.cache_limit' => '8kB');
-leave(601, 700);
-fires('ErosCacheFull');
-reload_with($node, 'eros.cache_limit' => '1GB');
-
-# a scheduler that hangs: nobody becomes idle, nothing is purged, no room is made
-my $scheduler = value($node, 'shop', 'SELECT scheduler_pid FROM eros.status');
-kill 'STOP', $scheduler;
-$node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(1, 20000) u');
-$node->safe_psql('shop', 'BEGIN READ ONLY; SELECT count(eros_touch(u)) FROM generate_series(30001, 40000) u; COMMIT');
-fires($_) for qw(ErosTouchesLost ErosTrackerFull ErosSweepLate ErosMaintenanceLate);
-kill 'CONT', $scheduler;
-
 # a scheduler that is not started again, since the launcher hangs
 my $launcher = value($node, 'shop', 'SELECT launcher_pid FROM eros.status');
-kill 'STOP', $launcher;
-$node->safe_psql('shop', "SELECT pg_terminate_backend($scheduler)");
-fires('ErosSchedulerDown');
+breaks([ 'ErosSchedulerDown' ], sub {
+	kill 'STOP', $launcher;
+	$node->safe_psql('shop', 'SELECT pg_terminate_backend(scheduler_pid) FROM eros.status');
+});
 kill 'CONT', $launcher;
 
 # a launcher that ends again and again
-fires('ErosLauncherDown',
+breaks([ 'ErosLauncherDown' ], sub { },
 	sub { $node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'eros launcher'}) });
 
 #
@@ -474,14 +558,31 @@ for my $panel (@panels)
 
 		$expr =~ s/\$(?:instance|datname)/.*/g;
 		$expr =~ s/\$__(?:rate_interval|range)/10m/g;
-		push @empty, "$panel->{title}: $expr" if !@{ query($expr) };
+		push @empty, "$panel->{title}: $expr" if !grep { $_->{value}[1] ne 'NaN' } @{ query($expr) };
 	}
 }
 is_deeply(\@empty, [], 'every query of the dashboard gives data');
 
+for my $variable (qw(instance datname))
+{
+	my ($series, $label) = $variables{$variable}{query}{query} =~ /^label_values\((.+), (\w+)\)$/;
+
+	$series =~ s/\$instance/.+/;
+	ok(scalar(grep { $_->{metric}{$label} } @{ query("group by ($label) ($series)") }), "the variable $variable has values");
+}
+
 # an exporter that is gone
+my $gone = qq(instance="127.0.0.1:$port{sql}");
+is_deeply(fired('ErosMetricsMissing', $gone), [], 'there was no ErosMetricsMissing of the sql_exporter before');
 stop_program('sql_exporter');
-fires('ErosMetricsMissing');
+ok(eventually(sub { scalar @{ fired('ErosMetricsMissing', $gone) } }), 'ErosMetricsMissing');
+
+#
+# Nothing is left out
+#
+
+is_deeply([ grep { my $alert = $_; !grep { $_ eq $alert } @{ fired('.+') } } @alerts ],
+	['ErosContended'], 'all alerts have fired, but the one that takes a contended machine');
 
 stop_program($_) for sort keys %running;
 $node->stop;
