@@ -88,11 +88,11 @@ sub query
 	return $data->{data}{result};
 }
 
-# Calls a function until it returns something true, for a minute at most.
+# Calls a function until it returns something true, for three minutes at most: on a busy machine a scrape may fail.
 sub eventually
 {
 	my ($condition) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $end = time + 3 * $PostgreSQL::Test::Utils::timeout_default;
 
 	while (time < $end)
 	{
@@ -345,7 +345,7 @@ $config =~ s/localhost:9237/127.0.0.1:$port{sql}/;
 $config =~ s/localhost:9100/127.0.0.1:$port{node}/;
 $config =~ s/15s/1s/g;
 # a scrape must not last longer than the interval; this exporter asks the server at that moment
-$config =~ s/(job_name: postgres_exporter\n)/$1    scrape_interval: 10s\n/;
+$config =~ s/(job_name: postgres_exporter\n)/$1    scrape_interval: 15s\n/;
 my $quick_rules = $rules =~ s/for: \w+$/for: 3s/mgr =~ s/\[(?:15m|30m|1h)\]/[20s]/gr;
 my $sql_config = slurp_file("$root/monitoring/sql_exporter.yml") =~ s/interval: 15s/interval: 1s/r;
 mkdir "$dir/textfile";
