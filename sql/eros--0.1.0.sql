@@ -2675,7 +2675,7 @@ CREATE FUNCTION eros.report_area(upper_edge double precision[], lower_edge doubl
 			|| 'L' || string_agg(format('%s %sH%s', x1, low, x0), 'L' ORDER BY n DESC) || 'Z' AS d
 		FROM step WHERE u IS NOT NULL GROUP BY island
 	)
-	SELECT coalesce(format(E'<path class="%s" d="%s"/>\n', class, string_agg(d, '')), '') FROM part HAVING count(*) > 0
+	SELECT coalesce('<path class="' || class || '" d="' || string_agg(d, '') || E'"/>\n', '') FROM part
 $$;
 COMMENT ON FUNCTION eros.report_area(double precision[], double precision[], double precision, text) IS
 	'internal: an area between two edges (NULL: above 0) in a drawing of 1000 by 400';
@@ -3117,7 +3117,7 @@ th { font-weight: 600; } tbody th { min-width: 7rem; max-width: 20rem; overflow-
 thead th { color: var(--soft); white-space: nowrap; } .r { text-align: right; white-space: nowrap; }
 .bar { min-width: 6rem; } .bar span { display: block; height: .25rem; margin: 0 0 0 auto; border-radius: .125rem; background: var(--c1); }
 @media (max-width: 40rem) {
-  .list table, .list tbody, .list tr, .list th { display: block; }
+  .list table, .list caption, .list tbody, .list tr, .list th { display: block; }
   .list thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   .list tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
   .list tr > * { max-width: none; padding: 0; border: 0; text-align: left; white-space: normal; }

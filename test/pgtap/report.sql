@@ -8,7 +8,7 @@ SELECT skip('the server is built without libxml', 1);
 \ir include/end.sql
 \quit
 \endif
-SELECT plan(38);
+SELECT plan(40);
 
 CREATE ROLE test_watch LOGIN IN ROLE pg_monitor;
 CREATE ROLE test_nobody;
@@ -80,6 +80,8 @@ $$;
 SELECT is(cardinality(t.of_phase(2, '//svg[@role]/path[@class = "bad"]')), 1, 'what is used beyond the promise is seen');
 SELECT matches((t.of_phase(2, '//path[@class = "promise"]/@d'))[1], '^M0 [1-9]\d\dH1000$', 'and the promise is a line in the midst of it');
 SELECT is(t.of_phase(1, '//svg[@role]/path[@class = "bad"]/@d'), '{}', 'not where the promise was kept');
+SELECT is(cardinality(t.of_phase(1, '//svg[@role]/path[@class = "f1" or @class = "granted"]')), 2, 'where what was used and granted is seen all the same');
+SELECT is(t.at('//svg[@role = "img"][count(path | rect) < 2]/title/text()'), '{}', 'no drawing is empty');
 SELECT is(t.of_phase(1, '//ul[@class = "legend"]/li/text()'), ARRAY[' used', ' granted, since there was work', ' promised'], 'the legend names what is there');
 SELECT is(t.of_phase(3, '//p/text()'), ARRAY['The promise is beyond this axis.'], 'and where little is used, that can be seen');
 
