@@ -689,7 +689,7 @@ CREATE FUNCTION eros.database_info(
 	OUT tracker_limit_bytes bigint, OUT launcher_pid integer, OUT clock_offset interval,
 	OUT stats_since timestamptz, OUT evicted bigint, OUT paused boolean, OUT gave_way bigint,
 	OUT known boolean, OUT away boolean, OUT waiting_since timestamptz, OUT failed_starts integer,
-	OUT failed_rounds integer, OUT sqlstate text) RETURNS record
+	OUT failed_rounds integer, OUT sqlstate text, OUT scheduler_since timestamptz) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_database_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.database_info() IS 'internal: what shared memory knows of this database; see eros.status';
 
@@ -713,7 +713,7 @@ CREATE FUNCTION eros.handler_info(
 	OUT handler_id integer, OUT pending bigint, OUT failed bigint, OUT batches bigint, OUT users_done bigint,
 	OUT batches_failed bigint, OUT batches_halted bigint, OUT cpu_used_ms double precision,
 	OUT cpu_halted_ms double precision, OUT cost_ms double precision, OUT stored bigint, OUT hits bigint,
-	OUT misses bigint, OUT unread bigint, OUT ended bigint) RETURNS SETOF record
+	OUT misses bigint, OUT unread bigint, OUT ended bigint, OUT suspended_until timestamptz, OUT counted boolean) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'eros_handler_info' LANGUAGE C VOLATILE ROWS 10;
 COMMENT ON FUNCTION eros.handler_info() IS 'internal: the counters of the handlers; see eros.status_handler';
 
@@ -797,7 +797,7 @@ CREATE VIEW eros.status_handler AS
 		   CASE WHEN i.hits + i.misses > 0 THEN round(100.0 * i.hits / (i.hits + i.misses), 1) END AS hit_percent,
 		   coalesce(i.ended, 0) AS results_expired,
 		   coalesce(i.unread, 0) AS results_unread,
-		   h.error, h.error_at
+		   h.error, h.error_at, i.suspended_until
 	FROM eros.handler h LEFT JOIN eros.handler_info() i USING (handler_id)
 	ORDER BY h.phase, h.name;
 COMMENT ON VIEW eros.status_handler IS 'per handler: done, failed, cost, hit rate, since the server''s start';
@@ -824,6 +824,7 @@ COMMENT ON COLUMN eros.status_handler.results_expired IS 'results whose partitio
 COMMENT ON COLUMN eros.status_handler.results_unread IS 'of these, results that nobody had read; estimated by HyperLogLog, standard error 3.25 % of those read';
 COMMENT ON COLUMN eros.status_handler.error IS 'why it cannot be called at all';
 COMMENT ON COLUMN eros.status_handler.error_at IS 'since when';
+COMMENT ON COLUMN eros.status_handler.suspended_until IS 'until when it is not called, since workers have ended in its calls; NULL: it is not suspended';
 
 CREATE VIEW eros.status_worker AS
 	SELECT i.worker, i.pid, i.activity, h.name AS handler, i.phase, i.batch_users,
@@ -864,7 +865,7 @@ COMMENT ON COLUMN eros.status_error.pid IS 'the process that had it last';
 COMMENT ON COLUMN eros.status_error.handler IS 'the handler that was called; NULL: none was, or it has been dropped';
 COMMENT ON COLUMN eros.status_error.message IS 'the message when it came last, at most 255 bytes';
 COMMENT ON COLUMN eros.status_error.sqlstate IS 'its SQLSTATE';
-COMMENT ON COLUMN eros.status_error.at IS 'when it came last, by the server''s clock';
+COMMENT ON COLUMN eros.status_error.at IS 'when it came last, by eros.now()';
 COMMENT ON COLUMN eros.status_error.count IS 'how often it came, with whatever values in its message';
 
 CREATE VIEW eros.status_halt AS
@@ -1221,10 +1222,10 @@ COMMENT ON FUNCTION eros.note_scrape() IS
 	'notes that somebody collects the metrics of this database now, so that eros.checklist() knows; returns the time of EROS. In shared memory: works in a read-only transaction';
 
 CREATE FUNCTION eros.monitor_info(
-	OUT scraped_at timestamptz, OUT sampled_at timestamptz, OUT scheduler_wal_bytes bigint) RETURNS record
+	OUT scraped_at timestamptz, OUT sampled_at timestamptz, OUT scheduler_wal_bytes bigint, OUT scrapes integer) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_monitor_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.monitor_info() IS
-	'internal: when the metrics were collected last, when the history was sampled last, and the WAL that the scheduler has written';
+	'internal: when the metrics were collected last, when the history was sampled last, the WAL that the scheduler has written, and how many scrapes have come in a row';
 
 CREATE FUNCTION eros.latency_info(
 	OUT operation text, OUT measured bigint, OUT mean_ms double precision, OUT p50_ms double precision,
@@ -1692,13 +1693,20 @@ CREATE FUNCTION eros.checklist(
 		FROM eros.latency_info() l JOIN (VALUES ('claim', 50.0), ('store', 500.0), ('get', 5.0), ('sweep', 1000.0)) t (operation, limit_ms) USING (operation)
 	), queue AS MATERIALIZED (SELECT max(q.oldest_wait) AS oldest_wait FROM eros.status_queue q),
 	worker AS MATERIALIZED (
-		SELECT count(*) AS running, min(w.cpu_used_ms) AS least, max(w.cpu_used_ms) AS most FROM eros.worker_info() w
+		-- percent of a core since its start, of those that have run for a while
+		SELECT count(*) AS running, min(r.busy) FILTER (WHERE r.age_s > 600) AS least, max(r.busy) FILTER (WHERE r.age_s > 600) AS most
+		FROM eros.worker_info() w
+		CROSS JOIN LATERAL (SELECT extract(epoch FROM clock_timestamp() - w.started)::double precision AS age_s) a
+		CROSS JOIN LATERAL (SELECT a.age_s, w.cpu_used_ms / 10 / nullif(a.age_s, 0) AS busy) r
 	), handler AS MATERIALIZED (
 		SELECT count(*) AS handlers, sum(h.hits) AS hits, sum(h.misses) AS misses FROM eros.status_handler h WHERE h.enabled
 	), monitor AS MATERIALIZED (SELECT * FROM eros.monitor_info()),
 	timeline AS MATERIALIZED (SELECT c.timeline_id FROM pg_control_checkpoint() c),
 	replica AS MATERIALIZED (
-		SELECT count(*) AS replicas, count(DISTINCT r.client_addr) AS places FROM pg_stat_replication r
+		-- streaming: no base backup; physical: a logical walsender has a database
+		SELECT count(*) AS replicas, count(DISTINCT r.client_addr) AS places
+		FROM pg_stat_replication r JOIN pg_stat_activity a USING (pid)
+		WHERE r.state = 'streaming' AND a.datid IS NULL
 	), elsewhere AS MATERIALIZED (
 		SELECT (SELECT count(*) FROM pg_foreign_server) AS servers, (SELECT count(*) FROM pg_publication) AS publications
 	), table_size AS MATERIALIZED (
@@ -1730,9 +1738,9 @@ CREATE FUNCTION eros.checklist(
 		FROM i
 		UNION ALL
 		SELECT 4, 0, '1K', 'database query performance',
-			   CASE WHEN sum(l.measured) = 0 THEN 'to do' WHEN bool_or(l.p99_ms > l.limit_ms) THEN 'attention' ELSE 'ok' END,
+			   CASE WHEN coalesce(min(l.measured) FILTER (WHERE l.operation <> 'store'), 0) = 0 THEN 'to do' WHEN bool_or(l.p99_ms > l.limit_ms) THEN 'attention' ELSE 'ok' END,
 			   coalesce(string_agg(format('%s %s ms', l.operation, round(l.p99_ms::numeric, 2)), ', ' ORDER BY l.operation) FILTER (WHERE l.measured > 0), 'nothing yet'),
-			   'p99: ' || string_agg(format('%s %s ms', l.operation, l.limit_ms::integer), ', ' ORDER BY l.operation),
+			   'p99: claim 50 ms, get 5 ms, store 500 ms, sweep 1000 ms; all measured',
 			   'look at eros.status_latency; end long transactions, which keep dead rows of eros.job; see whether the disk is slow'
 		FROM latency l
 		UNION ALL
@@ -1741,9 +1749,9 @@ CREATE FUNCTION eros.checklist(
 					THEN CASE WHEN q.oldest_wait > interval '1 hour' THEN 'to do' ELSE 'does not apply' END
 					WHEN w.running < 2 THEN 'ok' WHEN w.least < 0.25 * w.most THEN 'attention' ELSE 'ok' END,
 			   format('%s of %s workers run%s; longest wait %s', w.running, current_setting('eros.workers'),
-					  CASE WHEN w.running > 1 THEN format(', CPU %s to %s s', round((w.least / 1000)::numeric, 1), round((w.most / 1000)::numeric, 1)) END,
+					  CASE WHEN w.least IS NOT NULL THEN format(', CPU %s to %s %% of a core', round(w.least::numeric, 1), round(w.most::numeric, 1)) END,
 					  coalesce(date_trunc('second', q.oldest_wait)::text, 'none')),
-			   'a second one when jobs wait for an hour; the least busy has a quarter of the CPU of the busiest',
+			   'a second one when jobs wait for an hour; of those that run for 10 minutes, the least busy has a quarter of the CPU of the busiest',
 			   'raise eros.workers; what a worker does is in eros.status_worker'
 		FROM worker w CROSS JOIN queue q
 		UNION ALL
@@ -1778,7 +1786,7 @@ CREATE FUNCTION eros.checklist(
 		UNION ALL
 		SELECT 10, 10000, '100K', 'read replicas',
 			   CASE WHEN r.replicas > 0 THEN 'ok' ELSE 'to do' END, format('%s connected', r.replicas),
-			   'at least one', 'set a streaming standby up; eros.get() and eros_touch() work on it'
+			   'at least one', 'set a streaming standby up; eros.get() works on it, eros_touch() on the primary'
 		FROM replica r
 		UNION ALL
 		SELECT 11, 10000, '100K', 'metrics over time',
@@ -1844,10 +1852,27 @@ CREATE FUNCTION eros.problems(
 	handler AS MATERIALIZED (SELECT * FROM eros.status_handler),
 	queue AS MATERIALIZED (SELECT * FROM eros.status_queue),
 	hour AS MATERIALIZED (SELECT * FROM eros.last_hour),
+	hour_phase AS MATERIALIZED (
+		SELECT u.phase, sum(u.cpu_used_ms) AS cpu_used_ms, sum(u.cpu_granted_ms) AS cpu_granted_ms
+		FROM eros.history_ring r CROSS JOIN LATERAL unnest(r.phases) u
+		WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now()
+		GROUP BY u.phase),
+	lately AS MATERIALIZED (
+		SELECT n.name AS handler, sum(s.batches) AS batches, sum(s.batches_failed) AS batches_failed, sum(s.users_done) AS users_done
+		FROM (SELECT (unnest(r.handlers)).* FROM eros.history_ring r
+			  WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '15 minutes' AND r.sampled_at <= eros.now()
+			  UNION ALL
+			  SELECT * FROM eros.sample_handlers((SELECT max(o.sampled_at) FROM eros.history_ring o WHERE o.span_s = 60))) s
+		JOIN eros.handler n USING (handler_id)
+		GROUP BY 1),
+	failure AS MATERIALIZED (
+		SELECT count(*) AS errors, sum(e.count) AS times, (array_agg(e.process || ': ' || e.message ORDER BY e.at DESC))[1] AS latest
+		FROM eros.error_info() e
+		WHERE e.handler_id IS NULL AND e.count >= 3 AND e.at BETWEEN eros.now() - interval '1 hour' AND eros.now()),
 	bad (rank, problem, severity, message, hint) AS (
-		SELECT 10, 'launcher_down', CASE WHEN pg_is_in_recovery() THEN 'warning' ELSE 'critical' END,
-			   'the launcher does not run', 'see the server log; in recovery it starts after promotion'
-		FROM i WHERE i.launcher_pid IS NULL AND current_setting('eros.enabled')::boolean
+		SELECT 10, 'launcher_down', 'critical',
+			   'the launcher does not run', 'see the server log'
+		FROM i WHERE i.launcher_pid IS NULL AND current_setting('eros.enabled')::boolean AND NOT pg_is_in_recovery()
 		UNION ALL
 		SELECT 20, 'no_worker_slot', 'critical',
 			   'no free worker slot', 'raise max_worker_processes or lower eros.workers'
@@ -1856,7 +1881,11 @@ CREATE FUNCTION eros.problems(
 		SELECT 30, 'scheduler_down', 'critical',
 			   'the scheduler of this database is not running', 'it is started within seconds'
 		FROM i WHERE i.scheduler_pid IS NULL AND i.launcher_pid IS NOT NULL AND NOT i.held
-			AND NOT i.no_worker_slot AND NOT i.away AND i.known
+			AND NOT i.no_worker_slot AND NOT i.away AND i.known AND i.failed_starts <= 1
+		UNION ALL
+		SELECT 28, 'scheduler_does_not_start', 'critical',
+			   format('the scheduler of this database has failed to start %s times', i.failed_starts), 'see the server log'
+		FROM i WHERE i.scheduler_pid IS NULL AND i.launcher_pid IS NOT NULL AND NOT i.held AND i.failed_starts > 1
 		UNION ALL
 		SELECT 15, 'no_room', 'critical',
 			   'there is no room for this database, or it was not looked at yet', 'raise eros.max_databases'
@@ -1879,8 +1908,11 @@ CREATE FUNCTION eros.problems(
 			   'restart the server if the library was replaced, then ALTER EXTENSION eros UPDATE'
 		FROM pg_extension e WHERE e.extname = 'eros' AND e.extversion <> eros.library_version()
 		UNION ALL
-		SELECT 5, 'switched_off', 'critical', 'switched off', 'eros.enabled is off'
+		SELECT 5, 'switched_off', 'critical', 'switched off', 'set eros.enabled = on, and reload the configuration'
 		WHERE NOT current_setting('eros.enabled')::boolean
+		UNION ALL
+		SELECT 5, 'no_workers', 'warning', 'no handler is called', 'set eros.workers to 1 or more, and reload the configuration'
+		WHERE current_setting('eros.workers')::integer = 0
 		UNION ALL
 		SELECT 6, 'paused', 'warning', 'paused', 'eros.resume() lets the work go on'
 		FROM i WHERE i.paused
@@ -1898,9 +1930,9 @@ CREATE FUNCTION eros.problems(
 		FROM handler h HAVING sum(h.jobs_failed) > 0
 		UNION ALL
 		SELECT 30, 'sweep_late', 'critical',
-			   format('no sweep since %s', date_trunc('second', i.last_sweep)), 'see the server log for what the scheduler cannot do'
+			   format('no sweep since %s', date_trunc('second', coalesce(i.last_sweep, i.scheduler_since))), 'see the server log for what the scheduler cannot do'
 		FROM i WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean
-			AND i.last_sweep < eros.now() - interval '10 minutes'
+			AND coalesce(i.last_sweep, i.scheduler_since) < eros.now() - interval '10 minutes'
 				- least(coalesce((SELECT min(p.idle_after) FROM eros.phase p), '1 minute'), interval '1 hour')
 		UNION ALL
 		SELECT 60, 'tracker_filling', 'warning',
@@ -1916,13 +1948,14 @@ CREATE FUNCTION eros.problems(
 		SELECT 80, 'halts_slow', 'warning',
 			   format('%s of %s halts in the last hour took longer than 500 ms', r.halts_slow, r.halts),
 			   'lower the work_mem of the handlers'' functions'
-		FROM hour r WHERE r.halts_slow > 0.01 * r.halts
+		-- only returns can be slow: those since the start are another bound of how many there were
+		FROM hour r WHERE r.halts_slow > 0.01 * least(r.halts, (SELECT h.halts FROM eros.halt_info() h))
 		UNION ALL
 		SELECT 90, 'cpu_over_share', 'warning',
-			   format('%s s of CPU were used in the last hour, and %s s granted',
-					  round(r.cpu_used_ms::numeric / 1000), round(r.cpu_granted_ms::numeric / 1000)),
+			   format('phase %s has used %s s of CPU in the last hour, and was granted %s s',
+					  r.phase, round(r.cpu_used_ms::numeric / 1000), round(r.cpu_granted_ms::numeric / 1000)),
 			   'a handler computes without checking for interrupts: see cpu_used_ms in eros.history_handler'
-		FROM hour r WHERE r.cpu_used_ms > 1.1 * r.cpu_granted_ms + 5000
+		FROM hour_phase r WHERE r.cpu_used_ms > 1.1 * r.cpu_granted_ms + 5000
 		UNION ALL
 		SELECT 100, 'queue_late', 'warning',
 			   format('jobs of handler "%s" have waited for %s', q.handler, date_trunc('minute', q.oldest_wait)),
@@ -1939,10 +1972,10 @@ CREATE FUNCTION eros.problems(
 			SELECT o.worker FROM eros.status_worker o WHERE o.batch_age IS NOT NULL ORDER BY o.batch_age DESC LIMIT 1)
 		UNION ALL
 		SELECT 120, 'maintenance_late', 'warning',
-			   format('no maintenance since %s', date_trunc('second', i.last_maintenance)),
+			   format('no maintenance since %s', date_trunc('second', coalesce(i.last_maintenance, i.scheduler_since))),
 			   'see the server log, and pg_cron''s job log if maintenance_by is pg_cron'
 		FROM i WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean
-			AND i.last_maintenance < eros.now() - interval '10 minutes'
+			AND coalesce(i.last_maintenance, i.scheduler_since) < eros.now() - interval '10 minutes'
 				- 4 * current_setting('eros.maintenance_interval')::interval
 		UNION ALL
 		SELECT 130, 'cache_full', 'warning',
@@ -1952,7 +1985,7 @@ CREATE FUNCTION eros.problems(
 		SELECT 140, 'contended', 'warning',
 			   format('in the last hour EROS left %s s of CPU to others and was granted %s s',
 					  round(r.cpu_yielded_ms::numeric / 1000), round(r.cpu_granted_ms::numeric / 1000)),
-			   'the machine has next to nothing to spare: see waited_percent in eros.status_worker'
+			   'the machine has next to nothing to spare: give it more CPU, or switch eros.foreground_first off'
 		FROM hour r WHERE r.cpu_yielded_ms > 60000 AND r.cpu_yielded_ms > 4 * r.cpu_granted_ms
 		UNION ALL
 		SELECT 150, 'dead_jobs', 'warning',
@@ -1981,7 +2014,48 @@ CREATE FUNCTION eros.problems(
 		UNION ALL
 		SELECT 190, 'scrape_stopped', 'warning',
 			   format('the metrics were last collected at %s', date_trunc('second', m.scraped_at)), 'see whether the exporter runs'
-		FROM eros.monitor_info() m WHERE m.scraped_at < eros.now() - interval '15 minutes'
+		FROM eros.monitor_info() m
+		WHERE m.scrapes >= 5 AND m.scraped_at BETWEEN eros.now() - interval '1 day' AND eros.now() - interval '15 minutes'
+		UNION ALL
+		SELECT 55, 'handler_failing', 'warning',
+			   format('in the last 15 minutes %s of %s calls of handler "%s" failed', l.batches_failed, l.batches, l.handler),
+			   'see its message in eros.status_error'
+		FROM lately l JOIN handler h USING (handler)
+		WHERE h.enabled AND h.jobs_pending > 0 AND l.batches_failed > 0.1 * l.batches AND l.batches_failed >= 3
+		UNION ALL
+		SELECT 56, 'handler_suspended', 'warning',
+			   format('workers have ended in calls of handler "%s": it is suspended until %s', h.handler, date_trunc('second', h.suspended_until)),
+			   'see the server log for how they ended, and mend the handler'
+		FROM handler h WHERE h.enabled AND h.jobs_pending > 0 AND h.suspended_until > clock_timestamp()
+		UNION ALL
+		SELECT 57, 'queue_stalled', 'warning',
+			   format('jobs of handler "%s" have waited for %s, and none was done in the last 15 minutes', q.handler, date_trunc('minute', q.oldest_wait)),
+			   'see what the workers do in eros.status_worker, and the errors in eros.status_error'
+		FROM queue q JOIN handler h USING (handler) LEFT JOIN lately l USING (handler) CROSS JOIN i
+		WHERE h.enabled AND h.error IS NULL AND q.oldest_wait > interval '15 minutes' AND coalesce(l.users_done, 0) = 0
+			AND NOT i.paused AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()
+			AND i.stats_since < eros.now() - interval '15 minutes'
+		UNION ALL
+		SELECT 125, 'purge_blocked', 'warning',
+			   format('%s partitions of the cache have been kept for more than an hour after their results expired', count(*)),
+			   'end the transactions that read eros.cache: see pg_stat_activity and pg_locks'
+		FROM eros.cache_partitions() c CROSS JOIN i
+		WHERE i.scheduler_pid IS NOT NULL AND c.upper < eros.now() - interval '1 hour'
+			AND i.last_maintenance > c.upper + interval '10 minutes'
+		HAVING count(*) > 0
+		UNION ALL
+		SELECT 135, 'handlers_uncounted', 'warning',
+			   format('there is no room for the figures of %s handlers', count(*)), 'raise eros.max_handlers, and restart the server'
+		FROM eros.handler_info() h WHERE NOT h.counted HAVING count(*) > 0
+		UNION ALL
+		SELECT 137, 'database_left', 'warning',
+			   format('DROP DATABASE of %s was interrupted', string_agg(quote_ident(d.datname), ', ' ORDER BY d.datname)), 'repeat it'
+		FROM pg_database d WHERE d.datconnlimit = -2 HAVING count(*) > 0
+		UNION ALL
+		SELECT 138, 'errors', 'warning',
+			   format('%s errors of EROS''s processes came %s times, the last within an hour, "%s"', f.errors, f.times, f.latest),
+			   'see eros.status_error and the server log'
+		FROM failure f WHERE f.errors > 0
 	)
 	SELECT b.problem, b.severity, b.message, b.hint,
 		   'docs/operations.md#' || replace(b.problem, '_', '-')
@@ -1997,6 +2071,8 @@ COMMENT ON FUNCTION eros.problems() IS
 
 CREATE VIEW eros.status AS
 	SELECT coalesce((SELECT b.message || ': ' || b.hint FROM eros.problems() b LIMIT 1), 'ok') AS status,
+		   (SELECT b.anchor FROM eros.problems() b LIMIT 1) AS anchor,
+		   (SELECT count(*)::integer FROM eros.problems() b) AS problems,
 		   i.active_users,
 		   p.idle_users,
 		   q.jobs_pending, q.jobs_failed,
@@ -2019,6 +2095,8 @@ CREATE VIEW eros.status AS
 				FROM eros.handler_info()) q;
 COMMENT ON VIEW eros.status IS 'one row: is all well in this database, and the figures at a glance, since the server''s start';
 COMMENT ON COLUMN eros.status.status IS '''ok'', or what is wrong and what to do';
+COMMENT ON COLUMN eros.status.anchor IS 'where that is explained in the documentation; NULL: all is well';
+COMMENT ON COLUMN eros.status.problems IS 'how many rows eros.problems() has: status is the first of them';
 COMMENT ON COLUMN eros.status.active_users IS 'users of this database in shared memory';
 COMMENT ON COLUMN eros.status.idle_users IS 'users in eros.activity, all phases';
 COMMENT ON COLUMN eros.status.jobs_pending IS 'jobs to be run';

@@ -235,7 +235,8 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 halts;				/* batches interrupted by a return */
 	pg_atomic_uint64 users_spilled;		/* active users moved to the table */
 	pg_atomic_uint64 scheduler_cpu_ns;
-	pg_atomic_uint64 last_sweep; /* TimestampTz */
+	pg_atomic_uint64 scheduler_since; /* TimestampTz: the scheduler has come up */
+	pg_atomic_uint64 last_sweep;	  /* TimestampTz */
 	pg_atomic_uint64 last_maintenance;
 	pg_atomic_uint64 evicted;
 
@@ -253,6 +254,7 @@ typedef struct ErosDatabase
 	uint64 sampled[2][EROS_SAMPLED_OF_DATABASE];
 
 	pg_atomic_uint64 scraped_at; /* TimestampTz: somebody collected the metrics */
+	pg_atomic_uint32 scrapes;	 /* how often in a row, without a gap that is a stop */
 	pg_atomic_uint64 scheduler_wal_bytes;
 	ErosLatency latency[EROS_OPERATIONS];
 

@@ -111,7 +111,7 @@ eros_error_note(ErosProcess process, int32 handler_id, const ErrorData *error)
 	}
 	entry->count++;
 	entry->pid = MyProcPid;
-	entry->at = GetCurrentTimestamp();
+	entry->at = eros_now();
 	copy_message(entry->message, message);
 	LWLockRelease(eros_shared->lock);
 	return log;

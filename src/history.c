@@ -44,6 +44,9 @@ PG_FUNCTION_INFO_V1(eros_monitor_info);
 /* A halt that takes longer is slow. */
 #define SLOW_HALT_NS 500000000.0
 
+/* Scrapes with a longer pause between them do not follow each other. */
+#define SCRAPE_GAP_US (15 * USECS_PER_MINUTE)
+
 /* How a sampled value is shown, and whether a change of it is worth a sample. */
 typedef enum SampledKind
 {
@@ -267,12 +270,12 @@ eros_sample_phases(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
-	if (!eros_version_matches())
+	db = eros_my_database();
+	if (db == NULL || !eros_version_matches())
 		return (Datum) 0; /* eros.status tells why */
 	config = eros_config();
-	db = eros_my_database();
-	from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
-	for (int p = 0; db != NULL && p < config->nphases; p++)
+	from = sample_to_count_from(fcinfo, db);
+	for (int p = 0; p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
 		SampledList list;
@@ -299,11 +302,11 @@ eros_sample_handlers(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
-	if (!eros_version_matches())
+	db = eros_my_database();
+	if (db == NULL || !eros_version_matches())
 		return (Datum) 0; /* eros.status tells why */
 	config = eros_config();
-	db = eros_my_database();
-	from = db != NULL ? sample_to_count_from(fcinfo, db) : 0;
+	from = sample_to_count_from(fcinfo, db);
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		ErosHandler *handler = &config->handlers[h];
@@ -461,7 +464,16 @@ eros_note_scrape(PG_FUNCTION_ARGS)
 	now = eros_now();
 	db = eros_my_database();
 	if (db != NULL)
+	{
+		TimestampTz last = (TimestampTz) pg_atomic_read_u64(&db->scraped_at);
+
+		/* a person who looks is no exporter: its scrapes come again and again */
+		if (now - last > SCRAPE_GAP_US)
+			pg_atomic_write_u32(&db->scrapes, 1);
+		else if (now - last >= USECS_PER_SEC)
+			pg_atomic_fetch_add_u32(&db->scrapes, 1);
 		pg_atomic_write_u64(&db->scraped_at, (uint64) now);
+	}
 	PG_RETURN_TIMESTAMPTZ(now);
 }
 
@@ -471,8 +483,8 @@ eros_monitor_info(PG_FUNCTION_ARGS)
 {
 	ErosDatabase *db;
 	TupleDesc desc;
-	Datum row[3] = {0};
-	bool nulls[3] = {true, true, true};
+	Datum row[4] = {0};
+	bool nulls[4] = {true, true, true, true};
 
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -486,7 +498,8 @@ eros_monitor_info(PG_FUNCTION_ARGS)
 		row[2] = Int64GetDatum((int64) pg_atomic_read_u64(&db->scheduler_wal_bytes));
 		nulls[0] = pg_atomic_read_u64(&db->scraped_at) == 0;
 		nulls[1] = pg_atomic_read_u64(&db->sampled_at) == 0;
-		nulls[2] = false;
+		row[3] = Int32GetDatum((int32) pg_atomic_read_u32(&db->scrapes));
+		nulls[2] = nulls[3] = false;
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }

@@ -879,6 +879,7 @@ eros_scheduler_main(Datum arg)
 	LWLockRelease(eros_shared->lock);
 	pg_atomic_fetch_add_u64(&db->turns, 1);
 	pg_atomic_write_u32(&db->failed_starts, 0);
+	pg_atomic_write_u64(&db->scheduler_since, (uint64) eros_now());
 	eros_launcher_wake(); /* the next database can be looked at */
 
 	handles = MemoryContextAllocZero(TopMemoryContext,

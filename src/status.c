@@ -17,6 +17,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(eros_database_info);
 PG_FUNCTION_INFO_V1(eros_databases_info);
@@ -132,8 +133,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	ErosDatabase *db;
 	ErosTrackerSize size;
 	TupleDesc desc;
-	Datum row[31];
-	bool nulls[31] = {false};
+	Datum row[32];
+	bool nulls[32] = {false};
 	bool known = true;
 	Interval *offset = palloc0(sizeof(Interval));
 	int n = 0;
@@ -184,6 +185,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	row[n++] = counter(&db->gave_way);
 	row[n++] = BoolGetDatum(known);
 	n = add_turns(db, row, nulls, n);
+	nulls[n] = db->scheduler_pid == 0 || pg_atomic_read_u64(&db->scheduler_since) == 0;
+	row[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->scheduler_since));
 	Assert(n == lengthof(row));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }
@@ -198,11 +201,11 @@ eros_phase_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
-	if (!eros_version_matches())
+	db = eros_my_database();
+	if (db == NULL || !eros_version_matches())
 		return (Datum) 0; /* eros.status tells why */
 	config = eros_config();
-	db = eros_my_database();
-	for (int p = 0; db != NULL && p < config->nphases; p++)
+	for (int p = 0; p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
 		Datum row[9];
@@ -228,17 +231,19 @@ eros_handler_info(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ErosConfig *config;
+	uint64 now_ns = eros_monotonic_ns();
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
-	if (!eros_version_matches())
+	if (eros_my_database() == NULL || !eros_version_matches())
 		return (Datum) 0; /* eros.status tells why */
 	config = eros_config();
 	for (int h = 0; h < config->nhandlers; h++)
 	{
 		ErosHandlerStats *stats = config->handlers[h].stats;
-		Datum row[15];
-		bool nulls[15] = {false};
+		uint64 suspended_until_ns = pg_atomic_read_u64(&stats->suspended_until_ns);
+		Datum row[17];
+		bool nulls[17] = {false};
 		int n = 0;
 
 		row[n++] = Int32GetDatum(config->handlers[h].handler_id);
@@ -257,6 +262,10 @@ eros_handler_info(PG_FUNCTION_ARGS)
 		row[n++] = counter(&stats->misses);
 		row[n++] = counter(&stats->unread);
 		row[n++] = counter(&stats->closed);
+		nulls[n] = suspended_until_ns <= now_ns;
+		row[n++] = TimestampTzGetDatum(GetCurrentTimestamp() +
+									   (TimestampTz) ((suspended_until_ns - now_ns) / 1000));
+		row[n++] = BoolGetDatum(OidIsValid(stats->dboid));
 		Assert(n == lengthof(row));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}

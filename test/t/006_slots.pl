@@ -102,7 +102,9 @@ open_gate($node, 'postgres', 0);
 $node->safe_psql('postgres', 'SELECT eros_touch(u) FROM generate_series(1, 5) u');
 polls_to($node, 'postgres', 'SELECT count(*) FROM eros.job', 'with eros.workers = 0 jobs are pending', 5);
 is(value($node, 'postgres', 'SELECT workers FROM eros.status'), 0, 'no worker runs');
-is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'ok', 'which is what was wanted');
+is( value($node, 'postgres', 'SELECT status FROM eros.status'),
+	'no handler is called: set eros.workers to 1 or more, and reload the configuration',
+	'which the status says');
 reload_with($node, 'eros.workers' => 1);
 polls_to($node, 'postgres', 'SELECT workers FROM eros.status', 'one, after a reload', 1);
 reload_with($node, 'eros.workers' => 3);

@@ -48,7 +48,13 @@ for my $touch ('101', q{'101'::text}, 'ARRAY[101, 102]::bigint[]', q{'6f1b2a9e-0
 		"a touch is a clear error: $touch");
 }
 is(value($standby, 'postgres', 'SELECT active_users FROM eros.status'), 0, 'and nothing is kept of it');
-like(value($standby, 'postgres', 'SELECT status FROM eros.status'), qr/in recovery/, 'the status says why nothing runs');
+is(value($standby, 'postgres', 'SELECT status FROM eros.status'), 'ok', 'all is well: nothing is to run there');
+is( value($primary, 'postgres', q{SELECT item || ' ' || measured FROM eros.checklist() WHERE item IN (10, 13) ORDER BY item}),
+	"10 1 connected\n13 replicas at 1 addresses", 'the checklist of the primary sees the standby');
+is(value($primary, 'postgres', 'SELECT state FROM eros.checklist() WHERE item = 10'), 'ok', 'as its read replica');
+is(value($primary, 'postgres', 'SELECT state FROM eros.checklist() WHERE item = 8'), 'does not apply', 'no failover yet');
+($status, $stdout, $stderr) = $standby->psql('postgres', 'SELECT * FROM eros.checklist()');
+is($status, 0, 'the checklist can be read on the standby') or diag($stderr);
 for my $view ('status_phase', 'status_handler', 'status_worker', 'status_queue', 'status_cache')
 {
 	($status, $stdout, $stderr) = $standby->psql('postgres', "SELECT * FROM eros.$view");
@@ -89,6 +95,8 @@ polls_to($standby, 'postgres', 'SELECT count(*) FROM eros.job', 'no job is left'
 is(value($standby, 'postgres', 'SELECT count(*) - count(DISTINCT user_id) FROM app.call'), 0, 'nothing was done twice');
 polls_to($standby, 'postgres', 'SELECT status FROM eros.status', 'all is well', 'ok');
 is(value($standby, 'postgres', 'SELECT jobs_pending + jobs_failed FROM eros.status'), 0, 'and counted well');
+$standby->safe_psql('postgres', 'CHECKPOINT'); # the control file has the timeline
+is(value($standby, 'postgres', 'SELECT state FROM eros.checklist() WHERE item = 8'), 'ok', 'a failover is done, says the checklist');
 $standby->safe_psql('postgres', 'SELECT eros_touch(30)');
 polls_to($standby, 'postgres', q{SELECT eros.get('gated', 30) IS NOT NULL}, 'new users are served');
 

@@ -76,6 +76,9 @@ comes('hits_rare', 'reads find nothing');
 is( value($node, 'postgres', q{SELECT message || ': ' || hint FROM eros.problems() LIMIT 1}),
 	value($node, 'postgres', 'SELECT status FROM eros.status'),
 	'the status says the first of them');
+is( value($node, 'postgres', q{SELECT anchor, count(*) OVER () FROM eros.problems() LIMIT 1}),
+	value($node, 'postgres', 'SELECT anchor, problems FROM eros.status'),
+	'and where it is explained, and how many there are');
 
 # jobs wait
 $node->safe_psql('postgres', 'SELECT eros.pause(); SELECT eros_touch(1)');
@@ -89,7 +92,7 @@ goes('queue_late', 'it is done');
 goes('paused', 'by eros.resume()');
 
 # a call takes long
-reload_with($node, 'eros.max_snapshot_age' => '1200ms');
+reload_with($node, 'eros.max_snapshot_age' => '20s');
 sleeping_handler($node, 'postgres');
 $node->safe_psql('postgres', 'SELECT eros_touch(2)');
 advance('15 minutes');
@@ -104,13 +107,69 @@ comes('handlers_broken', 'its function is gone');
 $node->safe_psql('postgres', q{ALTER FUNCTION other RENAME TO one});
 goes('handlers_broken', 'its function is back');
 
+# a handler that fails
+$node->safe_psql(
+	'postgres', q{
+	CREATE FUNCTION fails(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+	LANGUAGE plpgsql AS $$ BEGIN RAISE 'it does not work'; END $$;
+	SELECT eros.add_handler('fails', 'fails', phase => 1, max_attempts => 100);
+	SELECT eros_touch(5)});
+reload_with($node, 'eros.retry_delay' => '50ms');
+advance('15 minutes');
+comes('handler_failing', 'its calls fail');
+$node->safe_psql(
+	'postgres', q{
+	CREATE OR REPLACE FUNCTION fails(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb)
+	LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT u, '1'::jsonb FROM unnest(user_ids) u; END $$});
+advance('8 minutes');
+goes('handler_failing', 'they succeed');
+$node->safe_psql('postgres', q{SELECT eros.drop_handler('fails')});
+
+# nothing is done for a handler: the only worker is in a call of another one
+reload_with($node, 'eros.max_snapshot_age' => '2 hours');
+$node->safe_psql('postgres', q{SELECT eros.add_handler('sleeps', 'sleeps', phase => 1, timeout => '2 hours'), eros_touch(6)});
+advance('15 minutes');
+polls_to($node, 'postgres', q{SELECT count(*) FROM eros.status_worker WHERE handler = 'sleeps'}, 'a worker sleeps', 1);
+$node->safe_psql('postgres', 'SELECT eros_touch(7)');
+advance('15 minutes');
+polls_to($node, 'postgres', q{SELECT jobs_pending > 0 FROM eros.status_queue WHERE handler = 'one'}, 'a job waits for it');
+polls_to($node, 'postgres', q{SELECT sum(users_done) FROM eros.sample_handlers((SELECT max(sampled_at) FROM eros.history_ring WHERE span_s = 60))},
+	'what was done before is in the history', 0);
+advance('20 minutes');
+comes('queue_stalled', 'a job has waited for 20 minutes');
+$node->safe_psql('postgres', q{SELECT eros.drop_handler('sleeps')});
+goes('queue_stalled', 'it is done');
+
+# no worker
+reload_with($node, 'eros.workers' => 0);
+comes('no_workers', 'eros.workers is 0');
+reload_with($node, 'eros.workers' => 1);
+goes('no_workers', 'it is 1');
+
 # metrics
 is(value($node, 'postgres', 'SELECT eros.note_scrape() = eros.now()') =~ /^[tf]$/, 1, 'a scrape is noted');
 is(value($node, 'postgres', q{SELECT state FROM eros.checklist() WHERE topic = 'monitoring and alerts in place'}), 'ok', 'and seen by the checklist');
 advance('16 minutes');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'scrape_stopped'}), 0, 'one look is nobody who has stopped');
+is(value($node, 'postgres', q{SELECT state FROM eros.checklist() WHERE topic = 'monitoring and alerts in place'}), 'attention', 'but not enough for the checklist');
+for (1 .. 5)
+{
+	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
+	advance('1 minute');
+}
+advance('16 minutes');
 comes('scrape_stopped', 'nobody collects them any more');
 $node->safe_psql('postgres', 'SELECT eros.note_scrape()');
 goes('scrape_stopped', 'somebody does again');
+for (1 .. 5)
+{
+	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
+	advance('1 minute');
+}
+advance('1 hour');
+comes('scrape_stopped', 'nobody does, once more');
+advance('1 day');
+goes('scrape_stopped', 'who was wanted no more is forgotten after a day');
 
 # a full cache
 reload_with($node, 'eros.cache_limit' => '64kB');
@@ -125,7 +184,7 @@ goes('cache_full', 'after an hour without');
 for my $case (
 	[ halts_forced => q{server.halts_forced = 1} ],
 	[ halts_slow => q{server.halts = 10, server.halts_slow = 1} ],
-	[ cpu_over_share => q{phases[1].cpu_used_ms = 20000} ],
+	[ cpu_over_share => q{phases[1].cpu_used_ms = 20000, phases[3].cpu_granted_ms = 1000000} ],
 	[ contended => q{phases[1].cpu_yielded_ms = 600000} ])
 {
 	my ($problem, $set) = @$case;
@@ -149,6 +208,14 @@ comes('dead_jobs', 'nobody cleans them up');
 $node->safe_psql('postgres', 'VACUUM eros.job');
 goes('dead_jobs', 'vacuum does');
 
+# who reads the cache keeps its partitions
+my $reader = open_session($node, 'postgres');
+in_session($reader, 'BEGIN; LOCK TABLE eros.cache IN ACCESS SHARE MODE');
+advance('1 day');
+comes('purge_blocked', 'expired partitions cannot be dropped');
+close_session($reader);
+goes('purge_blocked', 'they are dropped');
+
 # the scheduler cannot sweep
 my $session = open_session($node, 'postgres');
 in_session($session, 'BEGIN; LOCK TABLE eros.activity');
@@ -168,7 +235,7 @@ goes('tracker_filling', 'its users are idle');
 # EROS off
 reload_with($node, 'eros.enabled' => 'off');
 comes('switched_off', 'eros.enabled is off');
-is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'switched off: eros.enabled is off', 'which the status says');
+is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'switched off: set eros.enabled = on, and reload the configuration', 'which the status says');
 
 $node->stop;
 done_testing();
