@@ -1704,7 +1704,7 @@ CREATE FUNCTION eros.checklist(
 	timeline AS MATERIALIZED (SELECT c.timeline_id FROM pg_control_checkpoint() c),
 	replica AS MATERIALIZED (
 		-- streaming: no base backup; physical: a logical walsender has a database
-		SELECT count(*) AS replicas, count(DISTINCT r.client_addr) AS places
+		SELECT count(*) AS replicas, count(DISTINCT coalesce(r.client_addr::text, 'here')) AS places
 		FROM pg_stat_replication r JOIN pg_stat_activity a USING (pid)
 		WHERE r.state = 'streaming' AND a.datid IS NULL
 	), elsewhere AS MATERIALIZED (
@@ -1840,6 +1840,31 @@ COMMENT ON COLUMN eros.last_hour.halts IS 'batches halted';
 COMMENT ON COLUMN eros.last_hour.halts_slow IS 'halts by returning users that took longer than 500 ms';
 COMMENT ON COLUMN eros.last_hour.halts_forced IS 'workers terminated because they did not yield';
 
+CREATE VIEW eros.last_hour_phase AS
+	SELECT u.phase, sum(u.cpu_granted_ms) AS cpu_granted_ms, sum(u.cpu_used_ms) AS cpu_used_ms
+	FROM eros.history_ring r CROSS JOIN LATERAL unnest(r.phases) u
+	WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now()
+	GROUP BY u.phase;
+COMMENT ON VIEW eros.last_hour_phase IS 'internal: sums over the last hour of the history for each phase, for eros.problems()';
+COMMENT ON COLUMN eros.last_hour_phase.phase IS 'number of the phase';
+COMMENT ON COLUMN eros.last_hour_phase.cpu_granted_ms IS 'CPU time granted, in ms';
+COMMENT ON COLUMN eros.last_hour_phase.cpu_used_ms IS 'CPU time used, in ms';
+
+CREATE VIEW eros.lately_handler AS
+	SELECT n.name AS handler, sum(s.batches)::bigint AS batches, sum(s.batches_failed)::bigint AS batches_failed,
+		   sum(s.users_done)::bigint AS users_done
+	FROM (SELECT (unnest(r.handlers)).* FROM eros.history_ring r
+		  WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '15 minutes' AND r.sampled_at <= eros.now()
+		  UNION ALL
+		  SELECT * FROM eros.sample_handlers((SELECT max(o.sampled_at) FROM eros.history_ring o WHERE o.span_s = 60))) s
+	JOIN eros.handler n USING (handler_id)
+	GROUP BY n.name;
+COMMENT ON VIEW eros.lately_handler IS 'internal: sums over the last 15 minutes for each handler, for eros.problems()';
+COMMENT ON COLUMN eros.lately_handler.handler IS 'its name';
+COMMENT ON COLUMN eros.lately_handler.batches IS 'its calls';
+COMMENT ON COLUMN eros.lately_handler.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.lately_handler.users_done IS 'jobs finished';
+
 /*
  * One block for each condition, which gives a row while it is bad: rank within
  * its severity (10, 20, ...: room between), key, severity, what is wrong, what
@@ -1852,19 +1877,8 @@ CREATE FUNCTION eros.problems(
 	handler AS MATERIALIZED (SELECT * FROM eros.status_handler),
 	queue AS MATERIALIZED (SELECT * FROM eros.status_queue),
 	hour AS MATERIALIZED (SELECT * FROM eros.last_hour),
-	hour_phase AS MATERIALIZED (
-		SELECT u.phase, sum(u.cpu_used_ms) AS cpu_used_ms, sum(u.cpu_granted_ms) AS cpu_granted_ms
-		FROM eros.history_ring r CROSS JOIN LATERAL unnest(r.phases) u
-		WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now()
-		GROUP BY u.phase),
-	lately AS MATERIALIZED (
-		SELECT n.name AS handler, sum(s.batches) AS batches, sum(s.batches_failed) AS batches_failed, sum(s.users_done) AS users_done
-		FROM (SELECT (unnest(r.handlers)).* FROM eros.history_ring r
-			  WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '15 minutes' AND r.sampled_at <= eros.now()
-			  UNION ALL
-			  SELECT * FROM eros.sample_handlers((SELECT max(o.sampled_at) FROM eros.history_ring o WHERE o.span_s = 60))) s
-		JOIN eros.handler n USING (handler_id)
-		GROUP BY 1),
+	hour_phase AS MATERIALIZED (SELECT * FROM eros.last_hour_phase),
+	lately AS MATERIALIZED (SELECT * FROM eros.lately_handler),
 	failure AS MATERIALIZED (
 		SELECT count(*) AS errors, sum(e.count) AS times, (array_agg(e.process || ': ' || e.message ORDER BY e.at DESC))[1] AS latest
 		FROM eros.error_info() e
@@ -3338,7 +3352,7 @@ GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status
 GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
-	eros.last_hour, eros.status_worth, eros.learned_handler, eros.learned_phase,
+	eros.last_hour, eros.last_hour_phase, eros.lately_handler, eros.status_worth, eros.learned_handler, eros.learned_phase,
 	eros.learned_server, eros.status_prediction TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
 	eros.latency_info(), eros.cpu_formula(integer), eros.activity_formula(bigint, double precision, double precision),
