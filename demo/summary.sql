@@ -74,3 +74,10 @@ SELECT format(E'In all %s s of CPU in a minute; the scheduler took %s s.\n'
   round(sum(h.cpu_used_ms / nullif(h.users_done, 0))::numeric * 20),
   visits, round(100.0 * sum(hits) / greatest(sum(hits + misses - visits), 1)))
 FROM eros.status_handler AS h, eros.status AS i, first GROUP BY i.scheduler_cpu_ms, visits;
+
+\pset tuples_only off
+\pset format aligned
+\echo
+\echo '== Predicted beside measured: the second half of the day, by what the first half taught'
+SELECT quantity, phase, handler, round(predicted) AS predicted, round(measured) AS measured, unit, error_percent
+FROM eros.status_prediction;

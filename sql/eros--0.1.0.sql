@@ -177,7 +177,7 @@ CREATE UNLOGGED TABLE eros.activity (
 	user_id uuid PRIMARY KEY,
 	last_seen timestamptz NOT NULL,
 	phase smallint NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE eros.activity IS 'one row per idle user; active users are in shared memory';
 COMMENT ON COLUMN eros.activity.user_id IS 'the user''s key: a uuid, or a bigint as eros.user_key() stores it';
 COMMENT ON COLUMN eros.activity.last_seen IS 'his last touch';
@@ -311,7 +311,7 @@ CREATE TABLE eros.job (
 	status eros.job_status NOT NULL DEFAULT 'pending',
 	last_error text,
 	PRIMARY KEY (user_id, handler_id)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE eros.job IS 'what is to be computed: one job per user and handler; a finished job is deleted';
 COMMENT ON COLUMN eros.job.user_id IS 'the user''s key';
 COMMENT ON COLUMN eros.job.handler_id IS 'the handler to call';
@@ -981,7 +981,7 @@ CREATE TYPE eros.sample_of_handler AS (
 	batches bigint, users_done bigint, batches_failed bigint, batches_halted bigint,
 	cpu_used_ms double precision, cpu_halted_ms double precision, results_stored bigint, hits bigint,
 	misses bigint, results_expired bigint, results_unread bigint, jobs_added bigint,
-	jobs_refreshing bigint, stored_bytes bigint, wal_bytes bigint, crossings bigint, backfilled bigint);
+	jobs_refreshing bigint, stored_bytes bigint, wal_bytes bigint, crossings bigint, backfilled bigint, wal_fpi bigint);
 COMMENT ON TYPE eros.sample_of_handler IS 'internal: what eros.history_ring has of a handler; see eros.history_handler';
 
 CREATE FUNCTION eros.sample_server(as_of timestamptz) RETURNS SETOF eros.sample_of_server
@@ -1046,7 +1046,7 @@ CREATE FUNCTION eros.sum_up_history() RETURNS void
 							sum(s.cpu_used_ms), sum(s.cpu_halted_ms), sum(s.results_stored), sum(s.hits),
 							sum(s.misses), sum(s.results_expired), sum(s.results_unread), sum(s.jobs_added),
 							sum(s.jobs_refreshing), sum(s.stored_bytes), sum(s.wal_bytes), sum(s.crossings),
-							sum(s.backfilled))::eros.sample_of_handler
+							sum(s.backfilled), sum(s.wal_fpi))::eros.sample_of_handler
 				 FROM minute m CROSS JOIN unnest(m.handlers) s WHERE m.hour = h.hour GROUP BY s.handler_id)
 	FROM hour h
 	ON CONFLICT (span_s, slot) DO UPDATE
@@ -1142,10 +1142,22 @@ CREATE VIEW eros.history_phase AS
 		   CASE WHEN f.changed THEN p.cpu_yielded_ms ELSE 0 END AS cpu_yielded_ms,
 		   CASE WHEN f.changed THEN p.throttled_ms ELSE 0 END AS throttled_ms,
 		   coalesce(q.jobs_pending, 0) AS jobs_pending,
+		   coalesce(q.jobs_failed, 0) AS jobs_failed,
+		   coalesce(q.oldest_wait_ms, 0) AS oldest_wait_ms,
+		   CASE WHEN f.changed THEN coalesce(q.batches_failed, 0) ELSE 0 END AS batches_failed,
+		   CASE WHEN f.changed THEN coalesce(q.batches_halted, 0) ELSE 0 END AS batches_halted,
+		   CASE WHEN f.changed THEN coalesce(q.hits, 0) ELSE 0 END AS hits,
+		   CASE WHEN f.changed THEN coalesce(q.misses, 0) ELSE 0 END AS misses,
+		   CASE WHEN f.changed THEN coalesce(q.results_expired, 0) ELSE 0 END AS results_expired,
+		   CASE WHEN f.changed THEN coalesce(q.results_unread, 0) ELSE 0 END AS results_unread,
 		   f.changed
 	FROM eros.history_filled f
 	CROSS JOIN LATERAL unnest(f.phases) p
-	LEFT JOIN LATERAL (SELECT sum(h.jobs_pending)::bigint AS jobs_pending
+	LEFT JOIN LATERAL (SELECT sum(h.jobs_pending)::bigint AS jobs_pending, sum(h.jobs_failed)::bigint AS jobs_failed,
+							  max(h.oldest_wait_ms) AS oldest_wait_ms, sum(h.batches_failed)::bigint AS batches_failed,
+							  sum(h.batches_halted)::bigint AS batches_halted, sum(h.hits)::bigint AS hits,
+							  sum(h.misses)::bigint AS misses, sum(h.results_expired)::bigint AS results_expired,
+							  sum(h.results_unread)::bigint AS results_unread
 					   FROM unnest(f.handlers) h WHERE h.phase = p.phase) q ON true;
 COMMENT ON VIEW eros.history_phase IS 'the history per phase: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
 COMMENT ON COLUMN eros.history_phase.sampled_at IS 'end of the minute or hour, by eros.now()';
@@ -1160,6 +1172,14 @@ COMMENT ON COLUMN eros.history_phase.cpu_used_ms IS 'CPU time used, in ms';
 COMMENT ON COLUMN eros.history_phase.cpu_yielded_ms IS 'CPU time left to others because the machine was contended, in ms';
 COMMENT ON COLUMN eros.history_phase.throttled_ms IS 'time that workers waited although jobs were due, in ms';
 COMMENT ON COLUMN eros.history_phase.jobs_pending IS 'pending jobs of its handlers';
+COMMENT ON COLUMN eros.history_phase.jobs_failed IS 'jobs of its handlers out of attempts';
+COMMENT ON COLUMN eros.history_phase.oldest_wait_ms IS 'for how long the oldest of them had been due, in ms; of an hour: the longest';
+COMMENT ON COLUMN eros.history_phase.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.history_phase.batches_halted IS 'calls that were halted';
+COMMENT ON COLUMN eros.history_phase.hits IS 'calls of eros.get() for its handlers that found a result';
+COMMENT ON COLUMN eros.history_phase.misses IS 'calls of eros.get() for its handlers that found none';
+COMMENT ON COLUMN eros.history_phase.results_expired IS 'results whose partition was dropped';
+COMMENT ON COLUMN eros.history_phase.results_unread IS 'of these, results that nobody had read';
 COMMENT ON COLUMN eros.history_phase.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
 
 CREATE VIEW eros.history_handler AS
@@ -1184,9 +1204,14 @@ CREATE VIEW eros.history_handler AS
 		   CASE WHEN f.changed THEN h.wal_bytes ELSE 0 END AS wal_bytes,
 		   CASE WHEN f.changed THEN h.crossings ELSE 0 END AS crossings,
 		   CASE WHEN f.changed THEN h.backfilled ELSE 0 END AS backfilled,
+		   CASE WHEN f.changed THEN h.wal_fpi ELSE 0 END AS wal_fpi,
+		   CASE WHEN f.changed THEN coalesce(g.granted * h.cpu_used_ms / nullif(g.used, 0), 0) ELSE 0 END AS cpu_granted_ms,
 		   f.changed
 	FROM eros.history_filled f
 	CROSS JOIN LATERAL unnest(f.handlers) h
+	LEFT JOIN LATERAL (SELECT p.cpu_granted_ms AS granted,
+							  (SELECT sum(o.cpu_used_ms) FROM unnest(f.handlers) o WHERE o.phase = h.phase) AS used
+					   FROM unnest(f.phases) p WHERE p.phase = h.phase) g ON true
 	LEFT JOIN eros.handler n USING (handler_id);
 COMMENT ON VIEW eros.history_handler IS 'the history per handler: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
 COMMENT ON COLUMN eros.history_handler.sampled_at IS 'end of the minute or hour, by eros.now()';
@@ -1214,6 +1239,8 @@ COMMENT ON COLUMN eros.history_handler.stored_bytes IS 'bytes of the results sto
 COMMENT ON COLUMN eros.history_handler.wal_bytes IS 'WAL that its batches wrote, in bytes';
 COMMENT ON COLUMN eros.history_handler.crossings IS 'users who crossed into its phase while it was enabled';
 COMMENT ON COLUMN eros.history_handler.backfilled IS 'of jobs_added, those for users who had been idle already when it was added or enabled';
+COMMENT ON COLUMN eros.history_handler.wal_fpi IS 'images of full pages in that WAL, which each page costs once after a checkpoint: how many';
+COMMENT ON COLUMN eros.history_handler.cpu_granted_ms IS 'its part of the CPU time granted to its phase, in ms: as much as of the time used';
 COMMENT ON COLUMN eros.history_handler.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
 
 CREATE FUNCTION eros.note_scrape() RETURNS timestamptz
@@ -1222,10 +1249,11 @@ COMMENT ON FUNCTION eros.note_scrape() IS
 	'notes that somebody collects the metrics of this database now, so that eros.checklist() knows; returns the time of EROS. In shared memory: works in a read-only transaction';
 
 CREATE FUNCTION eros.monitor_info(
-	OUT scraped_at timestamptz, OUT sampled_at timestamptz, OUT scheduler_wal_bytes bigint, OUT scrapes integer) RETURNS record
+	OUT scraped_at timestamptz, OUT sampled_at timestamptz, OUT scheduler_wal_bytes bigint, OUT scrapes integer,
+	OUT shared_bytes bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_monitor_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.monitor_info() IS
-	'internal: when the metrics were collected last, when the history was sampled last, the WAL that the scheduler has written, and how many scrapes have come in a row';
+	'internal: when the metrics were collected last, when the history was sampled last, the WAL that the scheduler has written, how many scrapes have come in a row, and the shared memory of EROS besides that for active users, in bytes';
 
 CREATE FUNCTION eros.latency_info(
 	OUT operation text, OUT measured bigint, OUT mean_ms double precision, OUT p50_ms double precision,
@@ -1319,6 +1347,99 @@ COMMENT ON COLUMN eros.learned_server.most_active IS 'most users who were active
 COMMENT ON COLUMN eros.learned_server.most_users IS 'most users who were known at a time, active or idle';
 COMMENT ON COLUMN eros.learned_server.scheduler_wal_bytes IS 'WAL that the scheduler wrote, in bytes';
 COMMENT ON COLUMN eros.learned_server.scheduler_cpu_ms IS 'CPU time of the scheduler, in ms';
+
+-- The history in parts, so that what was learned from one can be held against another.
+CREATE VIEW eros.history_part AS
+	WITH known AS MATERIALIZED (
+		SELECT eros.now() AS at, min(r.counted_since) AS since,
+			   max(r.sampled_at) FILTER (WHERE r.span_s = 3600) AS last_hour
+		FROM eros.history_ring r
+		WHERE r.sampled_at > eros.now() - interval '30 days' AND r.sampled_at <= eros.now()
+	)
+	SELECT r.sampled_at, r.counted_since, r.span_s, r.server, r.phases, r.handlers
+	FROM known k CROSS JOIN eros.history_ring r
+	WHERE r.sampled_at > k.at - interval '30 days' AND r.sampled_at <= k.at
+	  AND CASE WHEN k.since > k.at - interval '1 day' THEN r.span_s = 60
+			   ELSE r.span_s = 3600 OR r.sampled_at > coalesce(k.last_hour, '-infinity') END;
+COMMENT ON VIEW eros.history_part IS
+	'internal: each moment of the history once: as eros.history_whole, but all in minutes while it is younger than a day';
+COMMENT ON COLUMN eros.history_part.sampled_at IS 'end of the hour or minute';
+COMMENT ON COLUMN eros.history_part.counted_since IS 'since when its counters count';
+COMMENT ON COLUMN eros.history_part.span_s IS '60 or 3600';
+COMMENT ON COLUMN eros.history_part.server IS 'the database';
+COMMENT ON COLUMN eros.history_part.phases IS 'the phases';
+COMMENT ON COLUMN eros.history_part.handlers IS 'the handlers';
+
+CREATE FUNCTION eros.learn_handlers(after timestamptz, upto timestamptz,
+	OUT handler_id integer, OUT batches bigint, OUT users_done bigint, OUT cpu_used_ms double precision,
+	OUT results_stored bigint, OUT stored_bytes bigint, OUT wal_bytes bigint, OUT wal_fpi bigint, OUT jobs_added bigint,
+	OUT crossings bigint, OUT backfilled bigint, OUT left_over bigint) RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+	SELECT s.handler_id, sum(s.batches)::bigint, sum(s.users_done)::bigint, sum(s.cpu_used_ms), sum(s.results_stored)::bigint,
+		   sum(s.stored_bytes)::bigint, sum(s.wal_bytes)::bigint, sum(s.wal_fpi)::bigint, sum(s.jobs_added)::bigint,
+		   sum(s.crossings)::bigint, sum(s.backfilled)::bigint,
+		   (array_agg(s.jobs_pending + s.jobs_failed ORDER BY s.at DESC))[1]
+	FROM (SELECT w.sampled_at AS at, h.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
+		  WHERE w.sampled_at > coalesce(learn_handlers.after, '-infinity') AND w.sampled_at <= coalesce(learn_handlers.upto, 'infinity')
+		  UNION ALL
+		  SELECT 'infinity', h.* FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r WHERE r.span_s = 60)) h
+		  WHERE learn_handlers.upto IS NULL) s
+	GROUP BY 1
+$$;
+COMMENT ON FUNCTION eros.learn_handlers(timestamptz, timestamptz) IS
+	'internal: what was counted of each handler after one sample and up to another (NULL: the first; what is not in the history yet, too), and the jobs that were pending or failed at its end';
+
+CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz, OUT phase smallint, OUT transitions bigint, OUT before bigint, OUT reach double precision) RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 3 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+	WITH counted AS (
+		SELECT s.phase, sum(s.transitions)::bigint AS transitions, (array_agg(s.users ORDER BY s.at DESC))[1] AS users
+		FROM (SELECT w.sampled_at AS at, p.phase, p.transitions, p.users FROM eros.history_part w CROSS JOIN LATERAL unnest(w.phases) p
+			  WHERE w.sampled_at > coalesce(learn_phases.after, '-infinity') AND w.sampled_at <= coalesce(learn_phases.upto, 'infinity')
+			  UNION ALL
+			  SELECT 'infinity', p.phase, p.transitions, p.users
+			  FROM eros.sample_phases((SELECT max(r.sampled_at) FROM eros.history_part r WHERE r.span_s = 60)) p
+			  WHERE learn_phases.upto IS NULL) s
+		GROUP BY 1
+	), below AS (
+		SELECT c.*, first_value(c.transitions) OVER w AS first,
+			   coalesce(sum(c.users) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS before
+		FROM counted c WINDOW w AS (ORDER BY c.phase)
+	)
+	-- who is still on the way has not had the time
+	SELECT b.phase, b.transitions, b.before,
+		   CASE WHEN b.first > b.before THEN least(b.transitions / (b.first - b.before)::double precision, 1) END
+	FROM below b
+$$;
+COMMENT ON FUNCTION eros.learn_phases(timestamptz, timestamptz) IS
+	'internal: the crossings into each phase after one sample and up to another (NULL: the first; what is not in the history yet, too), how many were on the way to it at its end, and which part of those who become idle reaches it';
+
+CREATE FUNCTION eros.learn_server(after timestamptz, upto timestamptz,
+	OUT covered_s double precision, OUT most_active bigint, OUT most_idle bigint, OUT average_users double precision,
+	OUT returns bigint, OUT writes_per_s double precision, OUT scheduler_wal_bytes bigint) RETURNS record
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+	WITH part AS MATERIALIZED (
+		SELECT w.sampled_at, w.counted_since, w.span_s, w.server,
+			   (SELECT sum(p.transitions) FROM unnest(w.phases) p) AS transitions,
+			   greatest(w.counted_since - lag(w.sampled_at) OVER (ORDER BY w.sampled_at) - make_interval(secs => w.span_s), interval '0') AS down
+		FROM eros.history_part w
+		WHERE w.sampled_at > coalesce(learn_server.after, '-infinity') AND w.sampled_at <= coalesce(learn_server.upto, 'infinity')
+		UNION ALL
+		SELECT eros.now(), l.at, 0, s.*::eros.sample_of_server,
+			   (SELECT sum(p.transitions) FROM eros.sample_phases(l.at) p), interval '0'
+		FROM (SELECT max(r.sampled_at) AS at FROM eros.history_part r WHERE r.span_s = 60) l
+		CROSS JOIN LATERAL eros.sample_server(l.at) s
+		WHERE learn_server.upto IS NULL
+	)
+	SELECT extract(epoch FROM max(p.sampled_at) - min(p.counted_since) - sum(p.down))::double precision,
+		   max((p.server).active_users), max((p.server).idle_users),
+		   (sum(((p.server).active_users + (p.server).idle_users) * t.s) / nullif(sum(t.s), 0))::double precision,
+		   sum((p.server).returns)::bigint,
+		   max((p.transitions + (p.server).returns) / greatest(t.s, p.span_s)) FILTER (WHERE p.span_s > 0)::double precision,
+		   sum((p.server).scheduler_wal_bytes)::bigint
+	FROM part p CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM p.sampled_at - p.counted_since), 0)::double precision AS s) t
+$$;
+COMMENT ON FUNCTION eros.learn_server(timestamptz, timestamptz) IS
+	'internal: what was seen of the database after one sample and up to another (NULL: the first; what is not in the history yet, too): seconds covered, the most users active and idle, users on average, returns, rows of eros.activity written a second in the busiest sample, and the scheduler''s WAL';
 
 CREATE VIEW eros.status_worth AS
 	SELECT h.name AS handler, h.phase,
@@ -1445,12 +1566,32 @@ END $$;
 COMMENT ON FUNCTION eros.drain_formula(double precision[], double precision[], integer, double precision) IS
 	'the time, in seconds, until so many workers have done the work of all phases (CPU seconds, and shares of a core, in the phases'' order), at most cap cores in all: each worker gives each phase with work its share, lower phases first, until one is done, and so on; infinity when they never are';
 
-CREATE FUNCTION eros.activity_formula(users bigint, dead_percent double precision DEFAULT 20, fill_percent double precision DEFAULT 70)
+CREATE FUNCTION eros.dead_rows(rows double precision, writes_per_s double precision) RETURNS double precision
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT 50 + 0.05 * rows + writes_per_s * extract(epoch FROM current_setting('autovacuum_naptime')::interval)
+$$;
+COMMENT ON FUNCTION eros.dead_rows(double precision, double precision) IS
+	'how many dead rows a table of EROS has at most: 50 and 5 percent (it is vacuumed then), and what is written until autovacuum comes by, each autovacuum_naptime';
+
+CREATE FUNCTION eros.activity_formula(users bigint, dead_rows double precision DEFAULT 0, fill_percent double precision DEFAULT 70)
 	RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT 8192 * 9 + users * (60 + 2 * 28 / (fill_percent / 100)) * (1 + dead_percent / 100)';
+	AS 'SELECT 8192 * 11 + (users + dead_rows) * (60 + 2 * 28 / (fill_percent / 100))';
 COMMENT ON FUNCTION eros.activity_formula(bigint, double precision, double precision) IS
-	'what eros.activity takes on disk with so many idle users, in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, dead rows besides (20 percent: what autovacuum allows by default), and nine pages (three of the free space map, the visibility map, two metapages, two roots, one being filled). A table that was ever larger stays so until VACUUM FULL';
+	'what eros.activity takes on disk with so many idle users and dead rows, see eros.dead_rows(), in bytes: for each a tuple of 60 and two index entries of 28 in pages so full, and eleven pages (three of the free space map, the visibility map, two metapages, two roots, two that an index of an unlogged table is made anew from, one being filled). A table that was ever larger stays so until VACUUM FULL';
+
+CREATE FUNCTION eros.job_formula(jobs double precision, dead_rows double precision DEFAULT 0, fill_percent double precision DEFAULT 70)
+	RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'SELECT 8192 * 9 + (jobs + dead_rows) * (68 + (36 + 28) / (fill_percent / 100))';
+COMMENT ON FUNCTION eros.job_formula(double precision, double precision, double precision) IS
+	'what eros.job takes on disk with so many jobs and dead rows, in bytes: for each a tuple of 68 and index entries of 36 and 28 in pages so full, and nine pages. A table that was ever larger stays so until VACUUM FULL';
+
+CREATE FUNCTION eros.history_formula(phases bigint, handlers bigint) RETURNS double precision
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'SELECT 8192 * 12 + 2160 * (2 * (296 + phases * 104 + handlers * 208) + 40)::double precision';
+COMMENT ON FUNCTION eros.history_formula(bigint, bigint) IS
+	'what eros.history_ring takes on disk at most when it is full, in bytes: 2,160 rows of 296, 104 for a phase and 208 for a handler, before compression, in pages half full, and an index';
 
 CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -1486,80 +1627,99 @@ BEGIN
 				WHEN within IS NULL OR within <= '0' THEN 'within' END;
 	IF bad IS NOT NULL THEN
 		RAISE EXCEPTION '% is out of range', bad USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'users, active_users: 0 to 1e12; idles_per_day: 0 to 86400; cost_ms, result_bytes: 0 to 1e9; workers: 1 to 64; within: more than 0.';
+			HINT = 'users, active_users: 0 to 1e12; idles_per_day: 0 to 86400; cost_ms, result_bytes: 0 to 1e9; workers: 1 to 64; within: more than 0; done_by: later than eros.now().';
 	END IF;
 	RETURN true;
 END $$;
 COMMENT ON FUNCTION eros.check_question(bigint, bigint, double precision, double precision, double precision, integer, interval) IS
 	'true, or error 22023 when an argument of eros.predict() is out of range';
 
-CREATE FUNCTION eros.predict(
-	users bigint,
-	active_users bigint DEFAULT NULL,
-	idles_per_day double precision DEFAULT NULL,
-	cost_ms double precision DEFAULT 5,
-	result_bytes double precision DEFAULT 51200,
-	workers integer DEFAULT NULL,
-	within interval DEFAULT '8 hours',
+/*
+ * The formulas, going by what was learned up to a sample of the history: by all
+ * of it for eros.predict(), by the first part of it for eros.status_prediction,
+ * which holds the rest against it.
+ */
+CREATE FUNCTION eros.forecast(
+	users bigint, active_users bigint, idles_per_day double precision, cost_ms double precision,
+	result_bytes double precision, workers integer, within interval, upto timestamptz,
 	OUT quantity text, OUT phase smallint, OUT handler text, OUT value double precision, OUT unit text, OUT basis text)
 	RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 40 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH given AS MATERIALIZED (
-		SELECT predict.users AS users,
-			   coalesce(predict.workers, current_setting('eros.workers')::integer) AS workers,
+		SELECT forecast.users AS users,
+			   coalesce(forecast.workers, current_setting('eros.workers')::integer) AS workers,
 			   current_setting('eros.cpu_cap')::double precision / 100 * eros.cpu_cores() AS cap,
-			   s.covered_s, s.most_active, s.most_users, s.scheduler_wal_bytes
-		FROM eros.learned_server s
-		WHERE eros.check_question(predict.users, predict.active_users, predict.idles_per_day, predict.cost_ms, predict.result_bytes,
-								  predict.workers, predict.within)
+			   s.covered_s, s.most_active, nullif(s.average_users, 0) AS average_users, s.returns, s.writes_per_s, s.scheduler_wal_bytes
+		FROM eros.learn_server(NULL, forecast.upto) s
+		WHERE eros.check_question(forecast.users, forecast.active_users, forecast.idles_per_day, forecast.cost_ms, forecast.result_bytes,
+								  forecast.workers, forecast.within)
 	), split AS MATERIALIZED (
 		-- who is active at the same time, and who is idle then
 		SELECT g.*, a.active, g.users - a.active AS idle, a.basis
 		FROM given g CROSS JOIN LATERAL (
-			SELECT least(g.users, coalesce(predict.active_users, round(g.users * nullif(g.most_active, 0)::numeric / nullif(g.most_users, 0)),
+			SELECT least(g.users, coalesce(forecast.active_users, round(g.users * nullif(g.most_active, 0)::double precision / greatest(g.most_active, g.average_users)),
 										   round(g.users * 0.02)))::bigint AS active,
-				   CASE WHEN predict.active_users IS NOT NULL THEN 'given'
+				   CASE WHEN forecast.active_users IS NOT NULL THEN 'given'
 						WHEN g.most_active > 0 THEN 'measured: most active at a time here' ELSE 'guess: 2 % of the users' END AS basis) a
-	), phase AS MATERIALIZED (
+	), learned_phase AS MATERIALIZED (SELECT * FROM eros.learn_phases(NULL, forecast.upto)),
+	learned_handler AS MATERIALIZED (SELECT * FROM eros.learn_handlers(NULL, forecast.upto)),
+	phase AS MATERIALIZED (
 		-- crossings a second: as measured here per user, or by idles_per_day
 		SELECT p.phase, p.idle_after, f.cores AS limit_cores, least(p.cpu_percent, current_setting('eros.cpu_cap')::double precision) / 100 AS share,
-			   CASE WHEN predict.idles_per_day IS NULL AND first.transitions > 0 AND s.covered_s >= 60
-					THEN s.users * (coalesce(l.transitions, 0) / s.covered_s / nullif(s.most_users, 0))
-					ELSE s.users * coalesce(predict.idles_per_day, 3) / 86400
-						 * coalesce(l.transitions / nullif(first.transitions, 0)::double precision, 1) END AS crossings,
-			   CASE WHEN predict.idles_per_day IS NOT NULL THEN 'given'
+			   row_number() OVER (ORDER BY p.phase) = 1 AS is_first,
+			   CASE WHEN forecast.idles_per_day IS NULL AND first.transitions > 0 AND s.covered_s >= 60
+					THEN s.users * (first.transitions / s.covered_s / s.average_users)
+					ELSE s.users * coalesce(forecast.idles_per_day, 3) / 86400 END * coalesce(l.reach, 1) AS crossings,
+			   CASE WHEN forecast.idles_per_day IS NOT NULL THEN 'given'
 					WHEN first.transitions > 0 AND s.covered_s >= 60 THEN 'measured' ELSE 'guess: 3 idle times a user and day' END AS basis
 		FROM split s CROSS JOIN eros.phase p
-		JOIN eros.cpu_formula(predict.workers) f USING (phase)
-		LEFT JOIN eros.learned_phase l USING (phase)
-		LEFT JOIN LATERAL (SELECT o.transitions FROM eros.learned_phase o ORDER BY o.phase LIMIT 1) first ON true
+		JOIN eros.cpu_formula(forecast.workers) f USING (phase)
+		LEFT JOIN learned_phase l USING (phase)
+		LEFT JOIN LATERAL (SELECT o.transitions FROM learned_phase o ORDER BY o.phase LIMIT 1) first ON true
 	), handler AS MATERIALIZED (
 		-- without a handler: an imaginary one in each phase
 		SELECT h.name AS handler, h.phase, h.ttl,
-			   coalesce(l.cpu_used_ms / nullif(l.users_done, 0), predict.cost_ms) AS cost_ms,
-			   coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision, predict.result_bytes + 112) AS entry_bytes,
+			   coalesce(l.cpu_used_ms / nullif(l.users_done, 0), forecast.cost_ms) AS cost_ms,
+			   coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision, forecast.result_bytes + 112) AS entry_bytes,
 			   coalesce(l.results_stored / nullif(l.users_done, 0)::double precision, 1) AS results_per_job,
+			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision, 1) AS created_per_crossing,
 			   -- without those that were withdrawn since the user came back first
 			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision
-						* least(1, (l.users_done + i.pending + i.failed) / nullif(l.jobs_added, 0)::double precision), 1) AS jobs_per_crossing,
-			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(predict.result_bytes)
+						* least(1, (l.users_done + l.left_over) / nullif(l.jobs_added, 0)::double precision), 1) AS jobs_per_crossing,
+			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(forecast.result_bytes)
 						+ eros.batch_wal_bytes() / p.batch_size) AS wal_per_job,
+			   l.wal_fpi / nullif(l.users_done, 0)::double precision AS images_per_job,
 			   CASE WHEN l.users_done > 0 THEN 'measured' ELSE 'guess' END AS basis
-		FROM eros.handler h JOIN eros.phase p USING (phase) LEFT JOIN eros.learned_handler l USING (handler_id)
-		LEFT JOIN eros.handler_info() i USING (handler_id)
+		FROM eros.handler h JOIN eros.phase p USING (phase) LEFT JOIN learned_handler l USING (handler_id)
 		WHERE h.enabled
 		UNION ALL
-		SELECT NULL, p.phase, interval '24 hours', predict.cost_ms, predict.result_bytes + 112, 1, 1,
-			   eros.result_wal_bytes(predict.result_bytes) + eros.batch_wal_bytes() / p.batch_size, 'guess'
+		SELECT NULL, p.phase, interval '24 hours', forecast.cost_ms, forecast.result_bytes + 112, 1, 1, 1,
+			   eros.result_wal_bytes(forecast.result_bytes) + eros.batch_wal_bytes() / p.batch_size, NULL, 'guess'
 		FROM eros.phase p WHERE NOT EXISTS (SELECT FROM eros.handler h WHERE h.enabled)
 	), load AS MATERIALIZED (
-		SELECT h.*, p.share, p.limit_cores, p.crossings * h.jobs_per_crossing AS jobs,
+		SELECT h.*, p.share, p.limit_cores, p.crossings * h.jobs_per_crossing AS jobs, p.crossings * h.created_per_crossing AS created,
 			   s.idle * h.results_per_job AS results, s.idle * h.cost_ms / 1000 AS work_s
 		FROM handler h JOIN phase p USING (phase) CROSS JOIN split s
+	), total AS MATERIALIZED (
+		SELECT coalesce(sum(l.results), 0)::bigint AS results, coalesce(sum(l.results * l.entry_bytes), 0) AS result_bytes,
+			   coalesce(sum(l.created), 0) AS created, coalesce(sum(l.jobs), 0) AS jobs, coalesce(sum(l.jobs * l.wal_per_job), 0) AS wal,
+			   sum(l.jobs * l.images_per_job) AS images, count(*) AS handlers,
+			   (SELECT sum(p.crossings) FROM phase p) AS crossings,
+			   -- each who becomes idle had been active: his row goes when he returns
+			   (SELECT p.crossings FROM phase p WHERE p.is_first)
+				   * least(coalesce(s.returns / nullif((SELECT o.transitions FROM learned_phase o ORDER BY o.phase LIMIT 1), 0)::double precision, 1), 1) AS returns,
+			   -- what the scheduler writes besides the jobs: samples, snapshots, partitions
+			   coalesce(greatest(s.scheduler_wal_bytes - (SELECT coalesce(sum(h.jobs_added), 0) FROM learned_handler h) * eros.job_wal_bytes(), 0)
+						/ nullif(s.covered_s, 0), 0) AS upkeep_wal,
+			   -- rows of eros.activity written in the busiest minute
+			   coalesce(s.writes_per_s / s.average_users * s.users, 0) AS busiest_writes
+		FROM load l CROSS JOIN split s GROUP BY s.returns, s.scheduler_wal_bytes, s.covered_s, s.writes_per_s, s.average_users, s.users
 	), work AS MATERIALIZED (
 		SELECT array_agg(coalesce(w.work_s, 0) ORDER BY p.phase) AS work, array_agg(p.share ORDER BY p.phase) AS share,
 			   min(w.basis) AS basis
 		FROM phase p LEFT JOIN (SELECT l.phase, sum(l.work_s) AS work_s, min(l.basis) AS basis FROM load l GROUP BY 1) w USING (phase)
+	), bound AS MATERIALIZED (
+		SELECT pg_size_bytes(current_setting('eros.cache_limit')) AS cache, i.tracker_limit_bytes AS tracker FROM eros.database_info() i
 	), answer (n, quantity, phase, handler, value, unit, basis) AS (
 		SELECT 10, 'active users', NULL::smallint, NULL::text, s.active::double precision, 'users', s.basis FROM split s
 		UNION ALL
@@ -1572,7 +1732,8 @@ CREATE FUNCTION eros.predict(
 		SELECT 30, 'cpu', l.phase, l.handler, l.jobs * l.cost_ms / 1000, 'cores',
 			   format('jobs x %s ms, %s', round(l.cost_ms::numeric, 3), l.basis) FROM load l
 		UNION ALL
-		SELECT 31, 'cpu', l.phase, NULL, sum(l.jobs * l.cost_ms / 1000), 'cores', 'sum of its handlers'
+		SELECT 31, 'cpu', l.phase, NULL, sum(l.jobs * l.cost_ms / 1000), 'cores',
+			   'sum of its handlers' || CASE WHEN sum(l.jobs * l.cost_ms / 1000) > min(l.limit_cores) THEN '; more than this phase gets' ELSE '' END
 		FROM load l WHERE l.handler IS NOT NULL GROUP BY l.phase
 		UNION ALL
 		SELECT 32, 'cpu', NULL, NULL, coalesce(sum(l.jobs * l.cost_ms / 1000), 0), 'cores', 'sum of the phases' FROM load l
@@ -1581,96 +1742,188 @@ CREATE FUNCTION eros.predict(
 		UNION ALL
 		SELECT 34, 'cpu at most', NULL, NULL, sum(p.limit_cores), 'cores', 'sum of the phases, at most eros.cpu_cap' FROM phase p
 		UNION ALL
-		SELECT 40, 'shared memory', NULL, NULL, eros.tracker_formula(s.active), 'bytes', 'eros.tracker_formula(): active users' FROM split s
+		SELECT 40, 'shared memory', NULL, NULL, eros.tracker_formula(s.active), 'bytes',
+			   'eros.tracker_formula(): active users' || CASE WHEN eros.tracker_formula(s.active) > b.tracker
+				   THEN format('; more than eros.tracker_memory, %s: the rest spills to eros.activity', pg_size_pretty(b.tracker)) ELSE '' END
+		FROM split s CROSS JOIN bound b
 		UNION ALL
-		SELECT 41, 'memory', NULL, NULL, eros.memory_formula(s.active, r.results,
-				eros.tracker_formula(s.active) / greatest(s.active, 1), coalesce(r.bytes / nullif(r.results, 0), 0)), 'bytes',
+		SELECT 41, 'shared memory, fixed', NULL, NULL, m.shared_bytes, 'bytes', 'slots of databases, workers and handlers, by their settings'
+		FROM eros.monitor_info() m
+		UNION ALL
+		SELECT 42, 'memory', NULL, NULL, eros.memory_formula(s.active, t.results,
+				eros.tracker_formula(s.active) / greatest(s.active, 1), coalesce(t.result_bytes / nullif(t.results, 0), 0)), 'bytes',
 			   'eros.memory_formula() with the measured sizes'
-		FROM split s CROSS JOIN (SELECT coalesce(sum(l.results), 0)::bigint AS results, coalesce(sum(l.results * l.entry_bytes), 0) AS bytes FROM load l) r
+		FROM split s CROSS JOIN total t
 		UNION ALL
-		SELECT 42, 'memory as conceived', NULL, NULL, eros.memory_formula(s.active, r.results), 'bytes',
+		SELECT 43, 'memory as conceived', NULL, NULL, eros.memory_formula(s.active, t.results), 'bytes',
 			   'eros.memory_formula() with 1 KB a user and 50 KB a result'
-		FROM split s CROSS JOIN (SELECT coalesce(sum(l.results), 0)::bigint AS results FROM load l) r
+		FROM split s CROSS JOIN total t
 		UNION ALL
-		SELECT 50, 'eros.activity', NULL, NULL, eros.activity_formula(s.idle), 'bytes', 'eros.activity_formula(): idle users' FROM split s
+		SELECT 50, 'eros.activity', NULL, NULL, eros.activity_formula(s.idle, eros.dead_rows(s.idle, greatest(t.busiest_writes, t.crossings + t.returns))), 'bytes',
+			   format('eros.activity_formula(): idle users, and dead rows with %s writes a second', round(greatest(t.busiest_writes, t.crossings + t.returns)::numeric, 1))
+		FROM split s CROSS JOIN total t
 		UNION ALL
-		SELECT 51, 'eros.cache', l.phase, l.handler, l.results * l.entry_bytes, 'bytes',
+		SELECT 51, 'eros.job', NULL, NULL, eros.job_formula(s.idle * t.handlers), 'bytes',
+			   'eros.job_formula(): at most, with a job of each handler for each idle user' FROM split s CROSS JOIN total t
+		UNION ALL
+		SELECT 52, 'eros.cache', l.phase, l.handler, l.results * l.entry_bytes, 'bytes',
 			   format('idle users x %s bytes a result, %s', round(l.entry_bytes), l.basis) FROM load l
 		UNION ALL
-		SELECT 52, 'eros.cache', NULL, NULL, coalesce(sum(l.results * l.entry_bytes), 0), 'bytes', 'sum of the handlers; live results' FROM load l
+		SELECT 53, 'eros.cache', NULL, NULL, t.result_bytes, 'bytes', 'sum of the handlers; live results'
+			   || CASE WHEN b.cache > 0 AND t.result_bytes > b.cache
+				  THEN format('; more than eros.cache_limit, %s: the oldest are evicted', pg_size_pretty(b.cache)) ELSE '' END
+		FROM total t CROSS JOIN bound b
 		UNION ALL
-		SELECT 60, 'wal', NULL, NULL, j.wal + j.jobs * eros.job_wal_bytes(), 'bytes per second',
-			   'jobs x WAL a job: done as measured or guessed, created by eros.job_wal_bytes()'
-		FROM (SELECT coalesce(sum(l.jobs * l.wal_per_job), 0) AS wal, coalesce(sum(l.jobs), 0) AS jobs FROM load l) j
+		SELECT 54, 'eros.snapshot', NULL, NULL, 3.0 * 8192 + s.users * CASE WHEN k.uuids THEN 20 ELSE 7 END * 2, 'bytes',
+			   'twice, while it is refreshed: ' || CASE WHEN k.uuids THEN '20 bytes a user, some being a uuid' ELSE '7 bytes a user, all being a bigint' END
+		FROM split s CROSS JOIN (SELECT EXISTS (SELECT FROM eros.handler h WHERE h.enabled AND h.user_type = 'uuid') AS uuids) k
 		UNION ALL
-		SELECT 61, 'rows written', NULL, NULL, p.crossings + j.jobs * 4, 'per second',
-			   'a row of eros.activity a crossing; a job made and deleted, a result stored and its predecessor deleted'
-		FROM (SELECT sum(f.crossings) AS crossings FROM phase f) p
-		CROSS JOIN (SELECT coalesce(sum(l.jobs), 0) AS jobs FROM load l) j
+		SELECT 55, 'eros.history_ring', NULL, NULL,
+			   eros.history_formula((SELECT count(*) FROM eros.phase p), (SELECT count(*) FROM eros.handler h)), 'bytes', 'eros.history_formula(): at most'
+		UNION ALL
+		SELECT 60, 'wal', l.phase, l.handler, l.jobs * l.wal_per_job, 'bytes per second',
+			   format('jobs x %s bytes, %s', round(l.wal_per_job), l.basis) FROM load l WHERE l.handler IS NOT NULL
+		UNION ALL
+		SELECT 61, 'wal', NULL, NULL, t.wal + t.created * eros.job_wal_bytes() + t.upkeep_wal, 'bytes per second',
+			   'jobs done, jobs created by eros.job_wal_bytes(), and what the scheduler wrote here besides'
+		FROM total t
+		UNION ALL
+		SELECT 62, 'full page images', NULL, NULL,
+			   CASE WHEN NOT f.images THEN 0
+					WHEN t.images IS NOT NULL THEN t.images * 8192
+					ELSE least(4 * t.jobs, (eros.job_formula(s.idle * t.handlers) + t.result_bytes) / 8192
+							   / extract(epoch FROM current_setting('checkpoint_timeout')::interval)::double precision) * 8192 END,
+			   'bytes per second',
+			   CASE WHEN NOT f.images THEN 'full_page_writes is off'
+					WHEN t.images IS NOT NULL THEN 'at most: images a job as measured, of 8 kB; they are in ''wal'''
+					ELSE 'guess, on top of ''wal'': four pages a job, each once in a checkpoint_timeout' END
+		FROM total t CROSS JOIN split s CROSS JOIN (SELECT current_setting('full_page_writes')::boolean AS images) f
+		UNION ALL
+		SELECT 63, 'rows written', NULL, NULL, t.crossings + t.returns + t.created * 2 + t.jobs * 2, 'per second',
+			   'a row of eros.activity a crossing, and its deletion a return; a job made and deleted, a result stored and its predecessor deleted'
+		FROM total t
 		UNION ALL
 		SELECT 70, 'time until all idle are done', NULL, NULL, eros.drain_formula(w.work, w.share, s.workers, s.cap), 'seconds',
 			   format('eros.drain_formula(): every handler once for each idle user, %s workers', s.workers)
 		FROM work w CROSS JOIN split s
 		UNION ALL
 		SELECT 71, 'workers to be done in time', NULL, NULL, n.workers, 'workers',
-			   format('the fewest that are done within %s; NULL: not with %s cores', predict.within, round(s.cap::numeric, 2))
+			   format('the fewest that are done within %s; NULL: not with %s cores', forecast.within, round(s.cap::numeric, 2))
 		FROM split s CROSS JOIN work w LEFT JOIN LATERAL (
 			SELECT c.workers FROM generate_series(1, 64) c (workers)
-			WHERE eros.drain_formula(w.work, w.share, c.workers, s.cap) <= extract(epoch FROM predict.within)
+			WHERE eros.drain_formula(w.work, w.share, c.workers, s.cap) <= extract(epoch FROM forecast.within)
 			ORDER BY 1 LIMIT 1) n ON true
 	)
 	SELECT a.quantity, a.phase, a.handler, a.value, a.unit, a.basis FROM answer a ORDER BY a.n, a.phase NULLS LAST, a.handler NULLS LAST
 $$;
-COMMENT ON FUNCTION eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval) IS
-	'what so many users would cost here: CPU per phase and handler, shared memory, sizes, WAL and rows written, how long until everybody who is idle has been processed, how many workers are done within a time. What ran here in the last 30 days is what it goes by; the other parameters are for what has not been measured: users active at the same time, times a day that a user becomes idle, CPU per user and call in ms, bytes of a result. The first two, when given, are taken instead of what was measured. Error 22023 for a number that is negative or too large, for more than 64 workers, and for a time that is not positive';
+COMMENT ON FUNCTION eros.forecast(bigint, bigint, double precision, double precision, double precision, integer, interval, timestamptz) IS
+	'internal: the answer of eros.predict(), by what was learned up to a sample of the history; NULL: by all';
+
+CREATE FUNCTION eros.predict(
+	users bigint,
+	active_users bigint DEFAULT NULL,
+	idles_per_day double precision DEFAULT NULL,
+	cost_ms double precision DEFAULT 5,
+	result_bytes double precision DEFAULT 51200,
+	workers integer DEFAULT NULL,
+	within interval DEFAULT '8 hours',
+	done_by timestamptz DEFAULT NULL,
+	OUT quantity text, OUT phase smallint, OUT handler text, OUT value double precision, OUT unit text, OUT basis text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE ROWS 40 SET search_path = pg_catalog, pg_temp AS $$
+	SELECT f.* FROM eros.forecast(predict.users, predict.active_users, predict.idles_per_day, predict.cost_ms, predict.result_bytes,
+		predict.workers, coalesce(predict.done_by - eros.now(), predict.within), NULL) f
+$$;
+COMMENT ON FUNCTION eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval, timestamptz) IS
+	'what so many users would cost here: CPU per phase and handler, shared memory, sizes, WAL and rows written, how long until everybody who is idle has been processed, how many workers are done within a time, or by an hour: done_by. What ran here in the last 30 days is what it goes by; the other parameters are for what has not been measured: users active at the same time, times a day that a user becomes idle, CPU per user and call in ms, bytes of a result. The first two, when given, are taken instead of what was measured. Error 22023 for a number that is negative or too large, for more than 64 workers, and for a time that is not positive';
+
+CREATE FUNCTION eros.prediction_cut() RETURNS timestamptz
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+	WITH covered AS MATERIALIZED (SELECT min(w.counted_since) AS since, eros.now() AS upto FROM eros.history_part w)
+	SELECT w.sampled_at
+	FROM covered c CROSS JOIN eros.history_part w
+	WHERE w.sampled_at > c.since AND w.sampled_at < c.upto
+	ORDER BY abs(extract(epoch FROM w.sampled_at - CASE WHEN c.upto - c.since > interval '2 days' THEN c.upto - interval '1 day'
+														  ELSE c.since + (c.upto - c.since) / 2 END)), w.sampled_at
+	LIMIT 1
+$$;
+COMMENT ON FUNCTION eros.prediction_cut() IS
+	'internal: the sample up to which eros.status_prediction learns, what came after it being predicted: the one a day ago, or half way while the history is of less than two days; NULL: there is none';
 
 CREATE VIEW eros.status_prediction AS
-	WITH learned AS MATERIALIZED (
-		SELECT h.name AS handler, h.phase, l.*,
-			   l.cpu_used_ms / nullif(l.users_done, 0) AS cost_ms, coalesce(i.pending, 0) + coalesce(i.failed, 0) AS left_over
-		FROM eros.handler h JOIN eros.learned_handler l USING (handler_id) LEFT JOIN eros.handler_info() i USING (handler_id)
-	), s AS MATERIALIZED (SELECT * FROM eros.learned_server),
+	WITH cut AS MATERIALIZED (SELECT eros.prediction_cut() AS at),
 	i AS MATERIALIZED (SELECT * FROM eros.database_info()),
-	idle AS MATERIALIZED (SELECT coalesce(sum(f.users), 0) AS users FROM eros.phase_info() f),
-	figure (n, quantity, phase, handler, predicted, measured, unit) AS (
-		SELECT 1, 'jobs', l.phase, l.handler, l.crossings::double precision,
-			   (l.jobs_added - l.jobs_refreshing - l.backfilled)::double precision, 'jobs' FROM learned l
+	seen AS MATERIALIZED (
+		-- what a planner would have known: how many users there would be, and how often they would become idle
+		SELECT c.at, s.*, extract(epoch FROM eros.now() - c.at)::double precision AS elapsed_s,
+			   greatest(i.tracker_users, s.most_active, e.most_active) AS active,
+			   greatest(p.idle, s.most_idle, e.most_idle) AS idle,
+			   (SELECT l.transitions FROM eros.learn_phases(c.at, NULL) l ORDER BY l.phase LIMIT 1) AS idles
+		FROM cut c CROSS JOIN i CROSS JOIN eros.learn_server(c.at, NULL) s CROSS JOIN eros.learn_server(NULL, c.at) e
+		CROSS JOIN (SELECT coalesce(sum(f.users), 0)::bigint AS idle FROM eros.phase_info() f) p
+		WHERE c.at IS NOT NULL
+	), forecast AS MATERIALIZED (
+		SELECT f.*, s.elapsed_s
+		FROM seen s CROSS JOIN LATERAL eros.forecast(s.idle + s.active, s.active,
+			least(coalesce(s.idles * 86400 / nullif(s.elapsed_s, 0) / nullif(s.idle + s.active, 0), 0), 86400),
+			5, 51200, NULL, '8 hours', s.at) f
+	), crossed AS MATERIALIZED (
+		-- with those who were on the way, without those who are
+		SELECT f.phase, f.value, after.transitions,
+			   greatest(f.value * f.elapsed_s + (before.before - after.before) * f.value / nullif(first_value(f.value) OVER (ORDER BY f.phase), 0), 0) AS crossings
+		FROM cut c CROSS JOIN LATERAL eros.learn_phases(NULL, c.at) before
+		JOIN eros.learn_phases((SELECT u.at FROM cut u), NULL) after USING (phase)
+		JOIN forecast f ON f.quantity = 'transitions' AND f.phase = before.phase
+	), handler AS MATERIALIZED (
+		SELECT h.name AS handler, h.phase, after.*, coalesce(before.left_over, 0) - coalesce(after.left_over, 0) AS worked_off,
+			   j.value / nullif(t.value, 0) * t.crossings AS jobs, j.value * j.elapsed_s AS steady_jobs, c.value / nullif(j.value, 0) AS cpu_per_job, w.value / nullif(j.value, 0) AS wal_per_job
+		FROM seen s CROSS JOIN LATERAL eros.learn_handlers(s.at, NULL) after
+		JOIN eros.learn_handlers(NULL, (SELECT u.at FROM cut u)) before USING (handler_id)
+		JOIN eros.handler h USING (handler_id)
+		JOIN crossed t ON t.phase = h.phase
+		JOIN forecast j ON j.quantity = 'jobs' AND j.handler = h.name
+		JOIN forecast c ON c.quantity = 'cpu' AND c.handler = h.name
+		JOIN forecast w ON w.quantity = 'wal' AND w.handler = h.name
+		WHERE before.users_done > 0
+	), figure (n, quantity, phase, handler, predicted, measured, unit) AS (
+		SELECT 1, 'transitions', t.phase, NULL::text, t.crossings, t.transitions::double precision, 'users'
+		FROM crossed t WHERE t.phase > (SELECT min(p.phase) FROM eros.phase p)
 		UNION ALL
-		SELECT 2, 'cpu', l.phase, l.handler,
-			   (l.crossings + l.jobs_refreshing + l.backfilled - (l.jobs_added - l.users_done)) * l.cost_ms / 1000,
-			   l.cpu_used_ms / 1000, 'seconds'
-		FROM learned l
+		SELECT 2, 'jobs', h.phase, h.handler, greatest(h.jobs + h.worked_off, 0), h.users_done::double precision, 'jobs' FROM handler h
 		UNION ALL
-		SELECT 3, 'shared memory', NULL, NULL, eros.tracker_formula(greatest(s.most_active, i.tracker_users)), i.tracker_bytes, 'bytes'
-		FROM s CROSS JOIN i
+		SELECT 3, 'cpu', h.phase, h.handler, greatest(h.jobs + h.worked_off, 0) * h.cpu_per_job, h.cpu_used_ms / 1000, 'seconds' FROM handler h
 		UNION ALL
-		SELECT 4, 'eros.cache', NULL, NULL,
-			   (SELECT coalesce(sum(greatest(i.active_users + (SELECT coalesce(sum(f.users), 0) FROM eros.phase_info() f WHERE f.phase >= l.phase) - l.left_over, 0)
-					* l.results_stored / nullif(l.users_done, 0)::double precision
-					* (l.stored_bytes / nullif(l.results_stored, 0)::double precision)), 0) FROM learned l),
-			   i.cache_bytes, 'bytes'
-		FROM i
+		SELECT 3, 'cpu', NULL, NULL, sum(greatest(h.jobs + h.worked_off, 0) * h.cpu_per_job), sum(h.cpu_used_ms) / 1000, 'seconds' FROM handler h HAVING count(*) > 1
 		UNION ALL
-		SELECT 5, 'eros.activity', NULL, NULL, eros.activity_formula(idle.users::bigint),
-			   pg_total_relation_size('eros.activity'), 'bytes' FROM idle
+		SELECT 4, 'shared memory', NULL, NULL, f.value, i.tracker_bytes, 'bytes'
+		FROM forecast f CROSS JOIN i WHERE f.quantity = 'shared memory'
 		UNION ALL
-		SELECT 6, 'wal of batches', l.phase, l.handler,
-			   l.users_done * eros.result_wal_bytes(coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision - 112, 0))
-				   + l.batches * eros.batch_wal_bytes(),
-			   l.wal_bytes, 'bytes' FROM learned l
+		SELECT 5, 'eros.cache', NULL, NULL, f.value, i.cache_bytes, 'bytes'
+		FROM forecast f CROSS JOIN i WHERE f.quantity = 'eros.cache' AND f.handler IS NULL AND EXISTS (SELECT FROM handler)
+		UNION ALL
+		SELECT 6, 'eros.activity', NULL, NULL, f.value, pg_total_relation_size('eros.activity'), 'bytes'
+		FROM forecast f WHERE f.quantity = 'eros.activity'
+		UNION ALL
+		SELECT 7, 'wal', h.phase, h.handler, greatest(h.jobs + h.worked_off, 0) * h.wal_per_job, h.wal_bytes, 'bytes' FROM handler h
+		UNION ALL
+		-- less the jobs of the batches as the rates have them, and with them as above
+		SELECT 8, 'wal', NULL, NULL, f.value * f.elapsed_s + h.difference, h.wal_bytes + s.scheduler_wal_bytes, 'bytes'
+		FROM forecast f CROSS JOIN seen s
+		CROSS JOIN (SELECT sum((greatest(h.jobs + h.worked_off, 0) - h.steady_jobs) * h.wal_per_job) AS difference, sum(h.wal_bytes) AS wal_bytes FROM handler h) h
+		WHERE f.quantity = 'wal' AND f.handler IS NULL AND f.phase IS NULL AND h.wal_bytes IS NOT NULL
 	)
 	SELECT b.quantity, b.phase, b.handler, b.predicted, b.measured, b.unit,
 		   round((100 * (b.predicted - b.measured) / nullif(b.measured, 0))::numeric, 1)::double precision AS error_percent
 	FROM figure b ORDER BY b.n, b.phase NULLS LAST, b.handler NULLS LAST;
 COMMENT ON VIEW eros.status_prediction IS
-	'what the formulas of eros.predict() say of what ran here in the last 30 days, beside what was measured';
+	'what eros.predict() would have said before, beside what was measured: it learns from the history up to a day ago (half way, while the history is of less than two days), and is asked for the time since then, with the users and the times that they became idle as they came to be';
 COMMENT ON COLUMN eros.status_prediction.quantity IS
-	'jobs: one for each crossing into the handler''s phase; cpu: jobs, less those that wait or were withdrawn since the user came back first, times cost per user; shared memory: eros.tracker_formula() of the most users who were active at a time; eros.cache: live results, one per handler for each user who is active or has reached its phase and for whom no job waits, times bytes a result; eros.activity: eros.activity_formula() of the idle users; wal of batches: jobs times eros.result_wal_bytes(), and batches times eros.batch_wal_bytes()';
+	'transitions: into the phases after the first; jobs: done, with those that waited before and without those that wait now; cpu: of these; shared memory: of the active users, of whom the most who were seen at a time count; eros.cache: live results, now; eros.activity: on disk, now; wal: of the handler''s batches, and in all with what the scheduler writes';
 COMMENT ON COLUMN eros.status_prediction.phase IS 'the phase, where it is of one';
-COMMENT ON COLUMN eros.status_prediction.handler IS 'the handler, where it is of one';
-COMMENT ON COLUMN eros.status_prediction.predicted IS 'what the formula says';
-COMMENT ON COLUMN eros.status_prediction.measured IS 'what was measured';
-COMMENT ON COLUMN eros.status_prediction.unit IS 'jobs, seconds or bytes';
+COMMENT ON COLUMN eros.status_prediction.handler IS 'the handler, where it is of one; only one that had done jobs before';
+COMMENT ON COLUMN eros.status_prediction.predicted IS 'what the formulas say, from what was learned before';
+COMMENT ON COLUMN eros.status_prediction.measured IS 'what was measured since';
+COMMENT ON COLUMN eros.status_prediction.unit IS 'users, jobs, seconds or bytes';
 COMMENT ON COLUMN eros.status_prediction.error_percent IS 'predicted against measured, in percent of measured; NULL: nothing was measured';
 
 ------------------------------------------------------------------------------
@@ -2398,7 +2651,7 @@ CREATE VIEW eros.metrics AS
 		GROUP BY p.problem, p.severity
 	UNION ALL
 		SELECT 'prediction_jobs', 'eros_prediction_jobs_' || p.source, '', p.labels, p.value
-		FROM prediction p WHERE p.unit = 'jobs'
+		FROM prediction p WHERE p.unit IN ('jobs', 'users') -- transitions: a job for each handler
 	UNION ALL
 		SELECT 'prediction_time', format('eros_prediction_time_%s_seconds', p.source), '', p.labels, p.value
 		FROM prediction p WHERE p.unit = 'seconds'
@@ -3353,15 +3606,19 @@ GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
 	eros.last_hour, eros.last_hour_phase, eros.lately_handler, eros.status_worth, eros.learned_handler, eros.learned_phase,
-	eros.learned_server, eros.status_prediction TO pg_monitor;
+	eros.learned_server, eros.history_part, eros.status_prediction TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
 	eros.latency_info(), eros.cpu_formula(integer), eros.activity_formula(bigint, double precision, double precision),
+	eros.dead_rows(double precision, double precision), eros.job_formula(double precision, double precision, double precision),
+	eros.history_formula(bigint, bigint), eros.learn_handlers(timestamptz, timestamptz), eros.learn_phases(timestamptz, timestamptz),
+	eros.learn_server(timestamptz, timestamptz), eros.prediction_cut(),
+	eros.forecast(bigint, bigint, double precision, double precision, double precision, integer, interval, timestamptz),
 	eros.job_wal_bytes(), eros.batch_wal_bytes(),
 	eros.check_question(bigint, bigint, double precision, double precision, double precision, integer, interval),
 	eros.result_wal_bytes(double precision), eros.checklist(),
 	eros.memory_formula(bigint, bigint, double precision, double precision), eros.tracker_formula(bigint),
 	eros.drain_formula(double precision[], double precision[], integer, double precision),
-	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval),
+	eros.predict(bigint, bigint, double precision, double precision, double precision, integer, interval, timestamptz),
 	eros.sample_handlers(timestamptz), eros.sample_phases(timestamptz), eros.sample_server(timestamptz) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.database_info(), eros.phase_info(), eros.handler_info(),
 	eros.worker_info(), eros.halt_info(), eros.halt_recent_info(), eros.error_info(), eros.library_version(), eros.cpu_cores(), eros.cache_partitions() TO pg_monitor;

@@ -252,6 +252,13 @@ slots_size(void)
 	return size;
 }
 
+/* Tells how many bytes of shared memory EROS takes besides those for active users. */
+Size
+eros_shared_bytes(void)
+{
+	return slots_size();
+}
+
 /* Asks for the shared memory. */
 static void
 request_shmem(void)

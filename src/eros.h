@@ -163,7 +163,7 @@ typedef enum ErosOperation
 /* The counters and gauges that the history samples; see history.c. */
 #define EROS_SAMPLED_OF_DATABASE 16
 #define EROS_SAMPLED_OF_PHASE 8
-#define EROS_SAMPLED_OF_HANDLER 20
+#define EROS_SAMPLED_OF_HANDLER 21
 
 /* What the launcher asks of a scheduler while other databases wait for a slot. */
 typedef enum ErosLeave
@@ -380,6 +380,7 @@ typedef struct ErosHandlerStats
 	pg_atomic_uint64 refreshed;	   /* of these, for results that were about to expire */
 	pg_atomic_uint64 stored_bytes; /* of results, in the cache */
 	pg_atomic_uint64 wal_bytes;	   /* written by its batches */
+	pg_atomic_uint64 wal_fpi;	   /* of these, images of full pages: how many */
 	pg_atomic_uint64 next_due;	   /* TimestampTz of its first job, as the scheduler saw it */
 	uint64 sampled[2][EROS_SAMPLED_OF_HANDLER]; /* as of the last two samples */
 	ErosHandlerProgress progress;
@@ -440,6 +441,7 @@ extern void eros_check_loaded(void);
 extern ErosDatabase *eros_database_slot(Oid dboid, bool create);
 extern ErosDatabase *eros_my_database(void);
 extern ErosDatabase *eros_require_database(void);
+extern Size eros_shared_bytes(void);
 extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
 extern int eros_dropped_handlers(const ErosConfig *config, int32 *dropped);
 extern void eros_forget_handler(int32 handler_id);

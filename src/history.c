@@ -179,6 +179,7 @@ read_handler(ErosHandlerStats *stats, SampledList *list)
 	add_atomic(list, COUNTER, &stats->wal_bytes);
 	add_atomic(list, COUNTER, &stats->crossings);
 	add_atomic(list, COUNTER, &stats->backfilled);
+	add_atomic(list, COUNTER, &stats->wal_fpi);
 }
 
 /* Tells whether something has changed that is worth a sample. */
@@ -483,13 +484,14 @@ eros_monitor_info(PG_FUNCTION_ARGS)
 {
 	ErosDatabase *db;
 	TupleDesc desc;
-	Datum row[4] = {0};
-	bool nulls[4] = {true, true, true, true};
+	Datum row[5] = {0};
+	bool nulls[5] = {true, true, true, true, false};
 
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	eros_check_row(desc, lengthof(row));
+	row[4] = Int64GetDatum((int64) eros_shared_bytes());
 	db = eros_my_database();
 	if (db != NULL)
 	{

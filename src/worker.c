@@ -402,6 +402,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 {
 	uint64 cpu_start = eros_process_cpu_ns();
 	uint64 wal_start = pgWalUsage.wal_bytes;
+	int64 fpi_start = pgWalUsage.wal_fpi;
 	uint64 cpu_ns;
 	ErosClaim claim = {.first_due = DT_NOEND};
 	volatile BatchStage stage = STAGE_CLAIM;
@@ -464,6 +465,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		count_batch(handler, phase->phase, error == NULL ? claim.njobs : 0, cpu_ns);
 	pg_atomic_fetch_add_u64(&handler->stats->cpu_used_ns, eros_process_cpu_ns() - cpu_start);
 	pg_atomic_fetch_add_u64(&handler->stats->wal_bytes, pgWalUsage.wal_bytes - wal_start);
+	pg_atomic_fetch_add_u64(&handler->stats->wal_fpi, pgWalUsage.wal_fpi - fpi_start);
 	eros_governor_charge(worker, phase);
 	pg_atomic_write_u64(&worker->batch_start, 0);
 	pg_atomic_write_u32(&worker->handler_id, 0);

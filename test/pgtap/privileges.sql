@@ -52,7 +52,7 @@ SELECT is_empty($$SELECT t.accessible('test_dev')$$, 'a developer has no right o
 -- the monitor
 SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_phase', 'status_handler', 'status_worker',
   'status_queue', 'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'status_database', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
-  'history_server', 'history_phase', 'history_handler', 'last_hour', 'last_hour_phase', 'lately_handler', 'learned_server', 'learned_phase', 'learned_handler',
+  'history_server', 'history_phase', 'history_handler', 'history_part', 'last_hour', 'last_hour_phase', 'lately_handler', 'learned_server', 'learned_phase', 'learned_handler',
   'metrics', 'metric_family'],
   'what pg_monitor may read');
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind IN ('r', 'p', 'v')
@@ -60,12 +60,12 @@ SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'
 SELECT set_eq($$SELECT t.executable('test_watch')$$, ARRAY['user_key', 'user_bigint', 'now', 'database_info', 'phase_info',
   'handler_info', 'worker_info', 'halt_info', 'error_info', 'databases_info', 'library_version', 'cpu_cores', 'cache_partitions', 'problems', 'note_scrape', 'monitor_info',
   'latency_info', 'cpu_formula', 'memory_formula', 'tracker_formula', 'drain_formula', 'activity_formula', 'job_wal_bytes', 'batch_wal_bytes', 'check_question',
-  'result_wal_bytes', 'predict', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
+  'result_wal_bytes', 'predict', 'forecast', 'prediction_cut', 'learn_handlers', 'learn_phases', 'learn_server', 'dead_rows', 'job_formula', 'history_formula', 'checklist', 'sample_server', 'sample_phases', 'sample_handlers',
   'halt_histogram', 'metrics_text',
   'halt_recent_info', 'recent_rates', 'show_number', 'show_bytes', 'show_ms', 'show_interval', 'show_text', 'show_bar',
   'top', 'top_head', 'top_phases', 'top_workers', 'top_queue', 'top_halts', 'top_rates',
   'report', 'report_area', 'report_cache', 'report_checklist', 'report_cpu', 'report_day', 'report_escape', 'report_figure',
-  'report_halts', 'report_handlers', 'report_health', 'report_legend', 'report_marks', 'report_prediction', 'report_queue',
+  'report_halts', 'report_handlers', 'report_health', 'report_details', 'report_percent', 'report_legend', 'report_marks', 'report_prediction', 'report_queue',
   'report_row', 'report_section', 'report_style', 'report_table', 'report_tiles', 'report_top', 'report_unit', 'report_users'],
   'what pg_monitor may execute');
 
