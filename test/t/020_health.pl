@@ -126,7 +126,7 @@ goes('handler_failing', 'they succeed');
 $node->safe_psql('postgres', q{SELECT eros.drop_handler('fails')});
 
 # nothing is done for a handler: the only worker is in a call of another one
-reload_with($node, 'eros.max_snapshot_age' => '2 hours');
+reload_with($node, 'eros.max_snapshot_age' => '2h');
 $node->safe_psql('postgres', q{SELECT eros.add_handler('sleeps', 'sleeps', phase => 1, timeout => '2 hours'), eros_touch(6)});
 advance('15 minutes');
 polls_to($node, 'postgres', q{SELECT count(*) FROM eros.status_worker WHERE handler = 'sleeps'}, 'a worker sleeps', 1);
@@ -136,7 +136,8 @@ polls_to($node, 'postgres', q{SELECT jobs_pending > 0 FROM eros.status_queue WHE
 polls_to($node, 'postgres', q{SELECT sum(users_done) FROM eros.sample_handlers((SELECT max(sampled_at) FROM eros.history_ring WHERE span_s = 60))},
 	'what was done before is in the history', 0);
 advance('20 minutes');
-comes('queue_stalled', 'a job has waited for 20 minutes');
+polls_to($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'queue_stalled' AND message LIKE '%"one"%'},
+	'queue_stalled: a job has waited for 20 minutes', 1);
 $node->safe_psql('postgres', q{SELECT eros.drop_handler('sleeps')});
 goes('queue_stalled', 'it is done');
 
