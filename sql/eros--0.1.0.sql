@@ -2337,9 +2337,16 @@ COMMENT ON FUNCTION eros.problems() IS
 ------------------------------------------------------------------------------
 
 CREATE VIEW eros.status AS
-	SELECT coalesce((SELECT b.message || ': ' || b.hint FROM eros.problems() b LIMIT 1), 'ok') AS status,
-		   (SELECT b.anchor FROM eros.problems() b LIMIT 1) AS anchor,
-		   (SELECT count(*)::integer FROM eros.problems() b) AS problems,
+	-- looked for once, and only by who asks for one of these columns
+	WITH found AS MATERIALIZED (
+		SELECT (array_agg(b.message || ': ' || b.hint ORDER BY b.ordinality))[1] AS status,
+			   (array_agg(b.anchor ORDER BY b.ordinality))[1] AS anchor,
+			   count(*)::integer AS problems
+		FROM eros.problems() WITH ORDINALITY b
+	)
+	SELECT coalesce((SELECT f.status FROM found f), 'ok') AS status,
+		   (SELECT f.anchor FROM found f) AS anchor,
+		   (SELECT f.problems FROM found f) AS problems,
 		   i.active_users,
 		   p.idle_users,
 		   q.jobs_pending, q.jobs_failed,
