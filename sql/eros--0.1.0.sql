@@ -177,7 +177,7 @@ CREATE UNLOGGED TABLE eros.activity (
 	user_id uuid PRIMARY KEY,
 	last_seen timestamptz NOT NULL,
 	phase smallint NOT NULL
-) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 COMMENT ON TABLE eros.activity IS 'one row per idle user; active users are in shared memory';
 COMMENT ON COLUMN eros.activity.user_id IS 'the user''s key: a uuid, or a bigint as eros.user_key() stores it';
 COMMENT ON COLUMN eros.activity.last_seen IS 'his last touch';
@@ -311,7 +311,7 @@ CREATE TABLE eros.job (
 	status eros.job_status NOT NULL DEFAULT 'pending',
 	last_error text,
 	PRIMARY KEY (user_id, handler_id)
-) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 COMMENT ON TABLE eros.job IS 'what is to be computed: one job per user and handler; a finished job is deleted';
 COMMENT ON COLUMN eros.job.user_id IS 'the user''s key';
 COMMENT ON COLUMN eros.job.handler_id IS 'the handler to call';
@@ -1004,6 +1004,9 @@ CREATE TABLE eros.history_ring (
 	server eros.sample_of_server NOT NULL,
 	phases eros.sample_of_phase[] NOT NULL,
 	handlers eros.sample_of_handler[] NOT NULL,
+	most_active bigint,
+	most_idle bigint,
+	most_writes_per_s double precision,
 	PRIMARY KEY (span_s, slot)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE eros.history_ring IS
@@ -1015,11 +1018,16 @@ COMMENT ON COLUMN eros.history_ring.counted_since IS 'since when its counters co
 COMMENT ON COLUMN eros.history_ring.server IS 'the database';
 COMMENT ON COLUMN eros.history_ring.phases IS 'the phases';
 COMMENT ON COLUMN eros.history_ring.handlers IS 'the handlers';
+COMMENT ON COLUMN eros.history_ring.most_active IS 'of an hour: most active users in one of its samples; NULL in a minute';
+COMMENT ON COLUMN eros.history_ring.most_idle IS 'of an hour: most idle users in one of its samples; NULL in a minute';
+COMMENT ON COLUMN eros.history_ring.most_writes_per_s IS 'of an hour: crossings and returns a second in the busiest of its samples; NULL in a minute';
 
 CREATE FUNCTION eros.sum_up_history() RETURNS void
 	LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 	WITH minute AS (
-		SELECT r.*, to_timestamp(ceil(extract(epoch FROM r.sampled_at) / 3600) * 3600) AS hour
+		SELECT r.*, ((SELECT sum(p.transitions) FROM unnest(r.phases) p) + (r.server).returns)
+				   / greatest(extract(epoch FROM r.sampled_at - r.counted_since)::double precision, r.span_s) AS writes_per_s,
+			   to_timestamp(ceil(extract(epoch FROM r.sampled_at) / 3600) * 3600) AS hour
 		FROM eros.history_ring r
 		WHERE r.span_s = 60
 		  AND r.sampled_at > eros.now() - interval '30 days' AND r.sampled_at <= eros.now()
@@ -1029,13 +1037,14 @@ CREATE FUNCTION eros.sum_up_history() RETURNS void
 				   max((m.server).workers), sum((m.server).scheduler_cpu_ms), sum((m.server).scheduler_wal_bytes),
 				   sum((m.server).returns), sum((m.server).halts), sum((m.server).halts_slow),
 				   sum((m.server).halts_forced), sum((m.server).touches_spilled), sum((m.server).touches_lost),
-				   sum((m.server).users_spilled), sum((m.server).evicted))::eros.sample_of_server AS server
+				   sum((m.server).users_spilled), sum((m.server).evicted))::eros.sample_of_server AS server,
+			   max((m.server).active_users) AS most_active, max((m.server).idle_users) AS most_idle, max(m.writes_per_s) AS most_writes_per_s
 		FROM minute m
 		WHERE m.hour <= eros.now()
 		  AND NOT EXISTS (SELECT FROM eros.history_ring r WHERE r.span_s = 3600 AND r.sampled_at = m.hour)
 		GROUP BY m.hour
 	)
-	INSERT INTO eros.history_ring AS r (span_s, slot, sampled_at, counted_since, server, phases, handlers)
+	INSERT INTO eros.history_ring AS r (span_s, slot, sampled_at, counted_since, server, phases, handlers, most_active, most_idle, most_writes_per_s)
 	SELECT 3600, (extract(epoch FROM h.hour) / 3600)::bigint % 720, h.hour, h.counted_since, h.server,
 		   ARRAY(SELECT ROW(p.phase, avg(p.users), sum(p.transitions), sum(p.batches), sum(p.users_done),
 							sum(p.cpu_granted_ms), sum(p.cpu_used_ms), sum(p.cpu_yielded_ms),
@@ -1047,11 +1056,13 @@ CREATE FUNCTION eros.sum_up_history() RETURNS void
 							sum(s.misses), sum(s.results_expired), sum(s.results_unread), sum(s.jobs_added),
 							sum(s.jobs_refreshing), sum(s.stored_bytes), sum(s.wal_bytes), sum(s.crossings),
 							sum(s.backfilled), sum(s.wal_fpi))::eros.sample_of_handler
-				 FROM minute m CROSS JOIN unnest(m.handlers) s WHERE m.hour = h.hour GROUP BY s.handler_id)
+				 FROM minute m CROSS JOIN unnest(m.handlers) s WHERE m.hour = h.hour GROUP BY s.handler_id),
+		   h.most_active, h.most_idle, h.most_writes_per_s
 	FROM hour h
 	ON CONFLICT (span_s, slot) DO UPDATE
 	SET sampled_at = EXCLUDED.sampled_at, counted_since = EXCLUDED.counted_since, server = EXCLUDED.server,
-		phases = EXCLUDED.phases, handlers = EXCLUDED.handlers
+		phases = EXCLUDED.phases, handlers = EXCLUDED.handlers, most_active = EXCLUDED.most_active,
+		most_idle = EXCLUDED.most_idle, most_writes_per_s = EXCLUDED.most_writes_per_s
 $$;
 COMMENT ON FUNCTION eros.sum_up_history() IS
 	'internal: makes the samples of the hours that are over from those of their minutes: counters summed up, gauges averaged, workers and oldest_wait_ms the highest';
@@ -1205,13 +1216,11 @@ CREATE VIEW eros.history_handler AS
 		   CASE WHEN f.changed THEN h.crossings ELSE 0 END AS crossings,
 		   CASE WHEN f.changed THEN h.backfilled ELSE 0 END AS backfilled,
 		   CASE WHEN f.changed THEN h.wal_fpi ELSE 0 END AS wal_fpi,
-		   CASE WHEN f.changed THEN coalesce(g.granted * h.cpu_used_ms / nullif(g.used, 0), 0) ELSE 0 END AS cpu_granted_ms,
+		   CASE WHEN f.changed THEN coalesce(g.granted * h.cpu_used_ms / nullif(h.used, 0), 0) ELSE 0 END AS cpu_granted_ms,
 		   f.changed
 	FROM eros.history_filled f
-	CROSS JOIN LATERAL unnest(f.handlers) h
-	LEFT JOIN LATERAL (SELECT p.cpu_granted_ms AS granted,
-							  (SELECT sum(o.cpu_used_ms) FROM unnest(f.handlers) o WHERE o.phase = h.phase) AS used
-					   FROM unnest(f.phases) p WHERE p.phase = h.phase) g ON true
+	CROSS JOIN LATERAL (SELECT x.*, sum(x.cpu_used_ms) OVER (PARTITION BY x.phase) AS used FROM unnest(f.handlers) x) h
+	LEFT JOIN LATERAL (SELECT p.cpu_granted_ms AS granted FROM unnest(f.phases) p WHERE p.phase = h.phase) g ON true
 	LEFT JOIN eros.handler n USING (handler_id);
 COMMENT ON VIEW eros.history_handler IS 'the history per handler: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
 COMMENT ON COLUMN eros.history_handler.sampled_at IS 'end of the minute or hour, by eros.now()';
@@ -1276,128 +1285,73 @@ COMMENT ON COLUMN eros.status_latency.max_ms IS 'longest, in ms';
 -- What was learned: thirty days of history, and what is not in it yet
 ------------------------------------------------------------------------------
 
--- Whole hours, and the minutes after the last of them.
-CREATE VIEW eros.history_whole AS
-	SELECT r.sampled_at, r.counted_since, r.span_s, r.server, r.phases, r.handlers
-	FROM eros.history_ring r
-	WHERE r.sampled_at > eros.now() - interval '30 days' AND r.sampled_at <= eros.now()
-	  AND (r.span_s = 3600 OR r.sampled_at > coalesce(
-		(SELECT max(o.sampled_at) FROM eros.history_ring o WHERE o.span_s = 3600 AND o.sampled_at <= eros.now()), '-infinity'));
-COMMENT ON VIEW eros.history_whole IS 'internal: each moment of the history once: its hours, and the minutes since the last whole hour';
-COMMENT ON COLUMN eros.history_whole.sampled_at IS 'end of the hour or minute';
-COMMENT ON COLUMN eros.history_whole.counted_since IS 'since when its counters count';
-COMMENT ON COLUMN eros.history_whole.span_s IS '60 or 3600';
-COMMENT ON COLUMN eros.history_whole.server IS 'the database';
-COMMENT ON COLUMN eros.history_whole.phases IS 'the phases';
-COMMENT ON COLUMN eros.history_whole.handlers IS 'the handlers';
-
-CREATE VIEW eros.learned_handler AS
-	SELECT s.handler_id, sum(s.batches)::bigint AS batches, sum(s.users_done)::bigint AS users_done, sum(s.cpu_used_ms) AS cpu_used_ms,
-		   sum(s.results_stored)::bigint AS results_stored, sum(s.stored_bytes)::bigint AS stored_bytes,
-		   sum(s.wal_bytes)::bigint AS wal_bytes, sum(s.jobs_added)::bigint AS jobs_added,
-		   sum(s.jobs_refreshing)::bigint AS jobs_refreshing, sum(s.crossings)::bigint AS crossings,
-		   sum(s.backfilled)::bigint AS backfilled, sum(s.results_expired)::bigint AS results_expired,
-		   sum(s.results_unread)::bigint AS results_unread
-	FROM (SELECT (unnest(w.handlers)).* FROM eros.history_whole w
-		  UNION ALL
-		  SELECT * FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_ring r WHERE r.span_s = 60))) s
-	GROUP BY 1;
-COMMENT ON VIEW eros.learned_handler IS 'internal: what was counted of each handler in the last 30 days';
-COMMENT ON COLUMN eros.learned_handler.handler_id IS 'its number';
-COMMENT ON COLUMN eros.learned_handler.batches IS 'its calls';
-COMMENT ON COLUMN eros.learned_handler.users_done IS 'jobs finished';
-COMMENT ON COLUMN eros.learned_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
-COMMENT ON COLUMN eros.learned_handler.results_stored IS 'results stored';
-COMMENT ON COLUMN eros.learned_handler.stored_bytes IS 'bytes of them in the cache';
-COMMENT ON COLUMN eros.learned_handler.wal_bytes IS 'WAL that its batches wrote, in bytes';
-COMMENT ON COLUMN eros.learned_handler.jobs_added IS 'jobs created';
-COMMENT ON COLUMN eros.learned_handler.jobs_refreshing IS 'of these, for results that were about to expire';
-COMMENT ON COLUMN eros.learned_handler.crossings IS 'users who crossed into its phase while it was enabled';
-COMMENT ON COLUMN eros.learned_handler.backfilled IS 'of jobs_added, those for users who had been idle already';
-COMMENT ON COLUMN eros.learned_handler.results_expired IS 'results whose partition was dropped';
-COMMENT ON COLUMN eros.learned_handler.results_unread IS 'of these, results that nobody had read';
-
-CREATE VIEW eros.learned_phase AS
-	SELECT s.phase, sum(s.transitions)::bigint AS transitions, sum(s.cpu_granted_ms) AS cpu_granted_ms,
-		   sum(s.cpu_used_ms) AS cpu_used_ms
-	FROM (SELECT (unnest(w.phases)).* FROM eros.history_whole w
-		  UNION ALL
-		  SELECT * FROM eros.sample_phases((SELECT max(r.sampled_at) FROM eros.history_ring r WHERE r.span_s = 60))) s
-	GROUP BY 1;
-COMMENT ON VIEW eros.learned_phase IS 'internal: what was counted of each phase in the last 30 days';
-COMMENT ON COLUMN eros.learned_phase.phase IS 'number of the phase';
-COMMENT ON COLUMN eros.learned_phase.transitions IS 'crossings into it';
-COMMENT ON COLUMN eros.learned_phase.cpu_granted_ms IS 'CPU time granted, in ms';
-COMMENT ON COLUMN eros.learned_phase.cpu_used_ms IS 'CPU time used, in ms';
-
-CREATE VIEW eros.learned_server AS
-	SELECT extract(epoch FROM eros.now() - min(w.counted_since) - sum(w.down))::double precision AS covered_s,
-		   greatest(max((w.server).active_users), max(i.active_users)) AS most_active,
-		   greatest(max((w.server).active_users + (w.server).idle_users), max(i.active_users + p.idle)) AS most_users,
-		   sum((w.server).scheduler_wal_bytes)::bigint AS scheduler_wal_bytes,
-		   sum((w.server).scheduler_cpu_ms) AS scheduler_cpu_ms
-	FROM (SELECT o.*, greatest(o.counted_since - lag(o.sampled_at) OVER (ORDER BY o.sampled_at)
-							   - make_interval(secs => o.span_s), interval '0') AS down
-		  FROM eros.history_whole o) w
-	CROSS JOIN eros.database_info() i
-	CROSS JOIN (SELECT coalesce(sum(f.users), 0)::bigint AS idle FROM eros.phase_info() f) p;
-COMMENT ON VIEW eros.learned_server IS 'internal: what the last 30 days say of the database';
-COMMENT ON COLUMN eros.learned_server.covered_s IS 'time that the history covers, in seconds, without that in which the server was down; NULL: none';
-COMMENT ON COLUMN eros.learned_server.most_active IS 'most users who were active at a time';
-COMMENT ON COLUMN eros.learned_server.most_users IS 'most users who were known at a time, active or idle';
-COMMENT ON COLUMN eros.learned_server.scheduler_wal_bytes IS 'WAL that the scheduler wrote, in bytes';
-COMMENT ON COLUMN eros.learned_server.scheduler_cpu_ms IS 'CPU time of the scheduler, in ms';
-
--- The history in parts, so that what was learned from one can be held against another.
+-- Hours, and of the last of them the minutes: whose gauges are those of a moment, no averages.
 CREATE VIEW eros.history_part AS
-	WITH known AS MATERIALIZED (
-		SELECT eros.now() AS at, min(r.counted_since) AS since,
-			   max(r.sampled_at) FILTER (WHERE r.span_s = 3600) AS last_hour
-		FROM eros.history_ring r
-		WHERE r.sampled_at > eros.now() - interval '30 days' AND r.sampled_at <= eros.now()
-	)
-	SELECT r.sampled_at, r.counted_since, r.span_s, r.server, r.phases, r.handlers
-	FROM known k CROSS JOIN eros.history_ring r
+	SELECT r.sampled_at, r.counted_since, r.span_s, r.server, r.phases, r.handlers,
+		   coalesce(r.most_active, (r.server).active_users) AS most_active,
+		   coalesce(r.most_idle, (r.server).idle_users) AS most_idle,
+		   coalesce(r.most_writes_per_s, ((SELECT sum(p.transitions) FROM unnest(r.phases) p) + (r.server).returns)
+				/ greatest(extract(epoch FROM r.sampled_at - r.counted_since)::double precision, r.span_s)) AS writes_per_s
+	FROM (SELECT eros.now() AS at, to_timestamp(floor(extract(epoch FROM eros.now()) / 3600) * 3600) - interval '23 hours' AS hours_end) k
+	CROSS JOIN eros.history_ring r
 	WHERE r.sampled_at > k.at - interval '30 days' AND r.sampled_at <= k.at
-	  AND CASE WHEN k.since > k.at - interval '1 day' THEN r.span_s = 60
-			   ELSE r.span_s = 3600 OR r.sampled_at > coalesce(k.last_hour, '-infinity') END;
+	  AND CASE r.span_s WHEN 60 THEN r.sampled_at > k.hours_end ELSE r.sampled_at <= k.hours_end END;
 COMMENT ON VIEW eros.history_part IS
-	'internal: each moment of the history once: as eros.history_whole, but all in minutes while it is younger than a day';
+	'internal: each moment of the history once: the minutes of the last 23 whole hours and of this one, the hours before';
 COMMENT ON COLUMN eros.history_part.sampled_at IS 'end of the hour or minute';
 COMMENT ON COLUMN eros.history_part.counted_since IS 'since when its counters count';
 COMMENT ON COLUMN eros.history_part.span_s IS '60 or 3600';
 COMMENT ON COLUMN eros.history_part.server IS 'the database';
 COMMENT ON COLUMN eros.history_part.phases IS 'the phases';
 COMMENT ON COLUMN eros.history_part.handlers IS 'the handlers';
+COMMENT ON COLUMN eros.history_part.most_active IS 'users who were active at its end; of an hour: at most';
+COMMENT ON COLUMN eros.history_part.most_idle IS 'users who were idle at its end; of an hour: at most';
+COMMENT ON COLUMN eros.history_part.writes_per_s IS 'crossings and returns a second, each of which writes a row of eros.activity; of an hour: in its busiest minute';
 
 CREATE FUNCTION eros.learn_handlers(after timestamptz, upto timestamptz,
-	OUT handler_id integer, OUT batches bigint, OUT users_done bigint, OUT cpu_used_ms double precision,
-	OUT results_stored bigint, OUT stored_bytes bigint, OUT wal_bytes bigint, OUT wal_fpi bigint, OUT jobs_added bigint,
-	OUT crossings bigint, OUT backfilled bigint, OUT left_over bigint) RETURNS SETOF record
+	OUT handler_id integer, OUT users_done bigint, OUT cpu_used_ms double precision, OUT results_stored bigint,
+	OUT wal_bytes bigint, OUT wal_fpi bigint, OUT jobs_added bigint, OUT jobs_refreshing bigint,
+	OUT results_expired bigint, OUT results_unread bigint, OUT left_over bigint,
+	OUT cost_ms double precision, OUT entry_bytes double precision, OUT results_per_job double precision,
+	OUT created_per_crossing double precision, OUT jobs_per_crossing double precision,
+	OUT wal_per_job double precision, OUT images_per_job double precision) RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-	SELECT s.handler_id, sum(s.batches)::bigint, sum(s.users_done)::bigint, sum(s.cpu_used_ms), sum(s.results_stored)::bigint,
-		   sum(s.stored_bytes)::bigint, sum(s.wal_bytes)::bigint, sum(s.wal_fpi)::bigint, sum(s.jobs_added)::bigint,
-		   sum(s.crossings)::bigint, sum(s.backfilled)::bigint,
-		   (array_agg(s.jobs_pending + s.jobs_failed ORDER BY s.at DESC))[1]
-	FROM (SELECT w.sampled_at AS at, h.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
-		  WHERE w.sampled_at > coalesce(learn_handlers.after, '-infinity') AND w.sampled_at <= coalesce(learn_handlers.upto, 'infinity')
-		  UNION ALL
-		  SELECT 'infinity', h.* FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r WHERE r.span_s = 60)) h
-		  WHERE learn_handlers.upto IS NULL) s
-	GROUP BY 1
+	WITH counted AS (
+		SELECT s.handler_id, sum(s.users_done)::bigint AS done, sum(s.cpu_used_ms) AS cpu, sum(s.results_stored)::bigint AS stored,
+			   sum(s.stored_bytes)::double precision AS bytes, sum(s.wal_bytes)::bigint AS wal, sum(s.wal_fpi)::bigint AS fpi,
+			   sum(s.jobs_added)::bigint AS added, sum(s.jobs_refreshing)::bigint AS refreshing,
+			   sum(s.results_expired)::bigint AS expired, sum(s.results_unread)::bigint AS unread,
+			   (array_agg(s.jobs_pending + s.jobs_failed ORDER BY s.at DESC))[1] AS left_over,
+			   nullif(sum(s.users_done), 0)::double precision AS jobs,
+			   (sum(s.jobs_added) - sum(s.backfilled)) / nullif(sum(s.crossings), 0)::double precision AS created
+		FROM (SELECT w.sampled_at AS at, h.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
+			  WHERE w.sampled_at > coalesce(learn_handlers.after, '-infinity') AND w.sampled_at <= coalesce(learn_handlers.upto, 'infinity')
+			  UNION ALL
+			  SELECT 'infinity', h.* FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r)) h
+			  WHERE learn_handlers.upto IS NULL) s
+		GROUP BY 1
+	)
+	-- jobs without those that were withdrawn since the user came back first
+	SELECT c.handler_id, c.done, c.cpu, c.stored, c.wal, c.fpi, c.added, c.refreshing, c.expired, c.unread, c.left_over,
+		   c.cpu / c.jobs, c.bytes / nullif(c.stored, 0), c.stored / c.jobs,
+		   c.created, c.created * least(1, (c.done + c.left_over) / nullif(c.added, 0)::double precision),
+		   c.wal / c.jobs, c.fpi / c.jobs
+	FROM counted c
 $$;
 COMMENT ON FUNCTION eros.learn_handlers(timestamptz, timestamptz) IS
-	'internal: what was counted of each handler after one sample and up to another (NULL: the first; what is not in the history yet, too), and the jobs that were pending or failed at its end';
+	'internal: what was counted of each handler after one sample and up to another (NULL: the first; what is not in the history yet, too), the jobs that were pending or failed at its end, and what follows: CPU, results and WAL a job done, bytes a result, jobs created and jobs to be done a crossing';
 
-CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz, OUT phase smallint, OUT transitions bigint, OUT before bigint, OUT reach double precision) RETURNS SETOF record
+CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz,
+	OUT phase smallint, OUT transitions bigint, OUT cpu_granted_ms double precision, OUT cpu_used_ms double precision,
+	OUT before bigint, OUT reach double precision) RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 3 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH counted AS (
-		SELECT s.phase, sum(s.transitions)::bigint AS transitions, (array_agg(s.users ORDER BY s.at DESC))[1] AS users
-		FROM (SELECT w.sampled_at AS at, p.phase, p.transitions, p.users FROM eros.history_part w CROSS JOIN LATERAL unnest(w.phases) p
+		SELECT s.phase, sum(s.transitions)::bigint AS transitions, sum(s.cpu_granted_ms) AS granted, sum(s.cpu_used_ms) AS used,
+			   (array_agg(s.users ORDER BY s.at DESC))[1] AS users
+		FROM (SELECT w.sampled_at AS at, p.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.phases) p
 			  WHERE w.sampled_at > coalesce(learn_phases.after, '-infinity') AND w.sampled_at <= coalesce(learn_phases.upto, 'infinity')
 			  UNION ALL
-			  SELECT 'infinity', p.phase, p.transitions, p.users
-			  FROM eros.sample_phases((SELECT max(r.sampled_at) FROM eros.history_part r WHERE r.span_s = 60)) p
+			  SELECT 'infinity', p.* FROM eros.sample_phases((SELECT max(r.sampled_at) FROM eros.history_part r)) p
 			  WHERE learn_phases.upto IS NULL) s
 		GROUP BY 1
 	), below AS (
@@ -1406,42 +1360,41 @@ CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz, OUT phase
 		FROM counted c WINDOW w AS (ORDER BY c.phase)
 	)
 	-- who is still on the way has not had the time
-	SELECT b.phase, b.transitions, b.before,
+	SELECT b.phase, b.transitions, b.granted, b.used, b.before,
 		   CASE WHEN b.first > b.before THEN least(b.transitions / (b.first - b.before)::double precision, 1) END
 	FROM below b
 $$;
 COMMENT ON FUNCTION eros.learn_phases(timestamptz, timestamptz) IS
-	'internal: the crossings into each phase after one sample and up to another (NULL: the first; what is not in the history yet, too), how many were on the way to it at its end, and which part of those who become idle reaches it';
+	'internal: the crossings into each phase and its CPU time after one sample and up to another (NULL: the first; what is not in the history yet, too), how many users were on the way to it at its end, and which part of those who become idle reaches it';
 
 CREATE FUNCTION eros.learn_server(after timestamptz, upto timestamptz,
-	OUT covered_s double precision, OUT most_active bigint, OUT most_idle bigint, OUT average_users double precision,
-	OUT returns bigint, OUT writes_per_s double precision, OUT scheduler_wal_bytes bigint) RETURNS record
+	OUT covered_s double precision, OUT most_active bigint, OUT most_idle bigint, OUT most_users bigint,
+	OUT average_users double precision, OUT returns bigint, OUT writes_per_s double precision,
+	OUT scheduler_wal_bytes bigint) RETURNS record
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH part AS MATERIALIZED (
-		SELECT w.sampled_at, w.counted_since, w.span_s, w.server,
-			   (SELECT sum(p.transitions) FROM unnest(w.phases) p) AS transitions,
+		SELECT w.sampled_at, w.counted_since, w.server, w.most_active, w.most_idle, w.writes_per_s,
 			   greatest(w.counted_since - lag(w.sampled_at) OVER (ORDER BY w.sampled_at) - make_interval(secs => w.span_s), interval '0') AS down
 		FROM eros.history_part w
 		WHERE w.sampled_at > coalesce(learn_server.after, '-infinity') AND w.sampled_at <= coalesce(learn_server.upto, 'infinity')
 		UNION ALL
-		SELECT eros.now(), l.at, 0, s.*::eros.sample_of_server,
-			   (SELECT sum(p.transitions) FROM eros.sample_phases(l.at) p), interval '0'
-		FROM (SELECT max(r.sampled_at) AS at FROM eros.history_part r WHERE r.span_s = 60) l
+		SELECT eros.now(), l.at, s.*::eros.sample_of_server, s.active_users, s.idle_users, NULL, interval '0'
+		FROM (SELECT max(r.sampled_at) AS at FROM eros.history_part r) l
 		CROSS JOIN LATERAL eros.sample_server(l.at) s
 		WHERE learn_server.upto IS NULL
 	)
 	SELECT extract(epoch FROM max(p.sampled_at) - min(p.counted_since) - sum(p.down))::double precision,
-		   max((p.server).active_users), max((p.server).idle_users),
+		   max(p.most_active), max(p.most_idle),
+		   max((p.server).active_users + (p.server).idle_users),
 		   (sum(((p.server).active_users + (p.server).idle_users) * t.s) / nullif(sum(t.s), 0))::double precision,
-		   sum((p.server).returns)::bigint,
-		   max((p.transitions + (p.server).returns) / greatest(t.s, p.span_s)) FILTER (WHERE p.span_s > 0)::double precision,
-		   sum((p.server).scheduler_wal_bytes)::bigint
+		   sum((p.server).returns)::bigint, max(p.writes_per_s), sum((p.server).scheduler_wal_bytes)::bigint
 	FROM part p CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM p.sampled_at - p.counted_since), 0)::double precision AS s) t
 $$;
 COMMENT ON FUNCTION eros.learn_server(timestamptz, timestamptz) IS
-	'internal: what was seen of the database after one sample and up to another (NULL: the first; what is not in the history yet, too): seconds covered, the most users active and idle, users on average, returns, rows of eros.activity written a second in the busiest sample, and the scheduler''s WAL';
+	'internal: what was seen of the database after one sample and up to another (NULL: the first; what is not in the history yet, too): seconds covered without those in which the server was down, the most users active, idle, and known, users on average, returns, rows of eros.activity written a second in the busiest minute, and the scheduler''s WAL';
 
 CREATE VIEW eros.status_worth AS
+	WITH learned_phase AS MATERIALIZED (SELECT * FROM eros.learn_phases(NULL, NULL))
 	SELECT h.name AS handler, h.phase,
 		   coalesce(l.results_expired - l.results_unread, 0) AS results_read,
 		   coalesce(l.results_unread, 0) AS results_unread,
@@ -1463,13 +1416,13 @@ CREATE VIEW eros.status_worth AS
 				ELSE format('few users come back before phase %s: compute less, or only for those who come back', n.phase)
 		   END AS suggestion
 	FROM eros.handler h
-	LEFT JOIN eros.learned_handler l USING (handler_id)
+	LEFT JOIN eros.learn_handlers(NULL, NULL) l USING (handler_id)
 	CROSS JOIN LATERAL (SELECT l.cpu_used_ms / nullif(l.results_stored, 0) AS ms) c
 	CROSS JOIN LATERAL (SELECT round(100.0 * l.results_unread / nullif(l.results_expired, 0), 1)::double precision AS percent) u
 	LEFT JOIN LATERAL (
 		SELECT p.phase,
-			   1 - (SELECT t.transitions FROM eros.learned_phase t WHERE t.phase = p.phase)
-				   / nullif((SELECT t.transitions FROM eros.learned_phase t WHERE t.phase = h.phase), 0)::double precision AS back
+			   1 - (SELECT t.transitions FROM learned_phase t WHERE t.phase = p.phase)
+				   / nullif((SELECT t.transitions FROM learned_phase t WHERE t.phase = h.phase), 0)::double precision AS back
 		FROM eros.phase p WHERE p.phase > h.phase ORDER BY p.phase LIMIT 1) n ON true
 	ORDER BY h.phase, h.name;
 COMMENT ON VIEW eros.status_worth IS
@@ -1589,9 +1542,9 @@ COMMENT ON FUNCTION eros.job_formula(double precision, double precision, double 
 
 CREATE FUNCTION eros.history_formula(phases bigint, handlers bigint) RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT 8192 * 12 + 2160 * (2 * (296 + phases * 104 + handlers * 208) + 40)::double precision';
+	AS 'SELECT 8192 * 12 + 2160 * (2 * (304 + phases * 104 + handlers * 208) + 40)::double precision';
 COMMENT ON FUNCTION eros.history_formula(bigint, bigint) IS
-	'what eros.history_ring takes on disk at most when it is full, in bytes: 2,160 rows of 296, 104 for a phase and 208 for a handler, before compression, in pages half full, and an index';
+	'what eros.history_ring takes on disk at most when it is full, in bytes: 2,160 rows of 304, 104 for a phase and 208 for a handler, before compression, in pages half full, and an index';
 
 CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -1665,35 +1618,29 @@ CREATE FUNCTION eros.forecast(
 	learned_handler AS MATERIALIZED (SELECT * FROM eros.learn_handlers(NULL, forecast.upto)),
 	phase AS MATERIALIZED (
 		-- crossings a second: as measured here per user, or by idles_per_day
-		SELECT p.phase, p.idle_after, f.cores AS limit_cores, least(p.cpu_percent, current_setting('eros.cpu_cap')::double precision) / 100 AS share,
+		SELECT p.phase, f.cores AS limit_cores, least(p.cpu_percent, current_setting('eros.cpu_cap')::double precision) / 100 AS share,
 			   row_number() OVER (ORDER BY p.phase) = 1 AS is_first,
-			   CASE WHEN forecast.idles_per_day IS NULL AND first.transitions > 0 AND s.covered_s >= 60
+			   CASE WHEN forecast.idles_per_day IS NULL AND first.transitions > 0 AND s.average_users > 0 AND s.covered_s >= 60
 					THEN s.users * (first.transitions / s.covered_s / s.average_users)
 					ELSE s.users * coalesce(forecast.idles_per_day, 3) / 86400 END * coalesce(l.reach, 1) AS crossings,
 			   CASE WHEN forecast.idles_per_day IS NOT NULL THEN 'given'
-					WHEN first.transitions > 0 AND s.covered_s >= 60 THEN 'measured' ELSE 'guess: 3 idle times a user and day' END AS basis
+					WHEN first.transitions > 0 AND s.average_users > 0 AND s.covered_s >= 60 THEN 'measured' ELSE 'guess: 3 idle times a user and day' END AS basis
 		FROM split s CROSS JOIN eros.phase p
 		JOIN eros.cpu_formula(forecast.workers) f USING (phase)
 		LEFT JOIN learned_phase l USING (phase)
 		LEFT JOIN LATERAL (SELECT o.transitions FROM learned_phase o ORDER BY o.phase LIMIT 1) first ON true
 	), handler AS MATERIALIZED (
 		-- without a handler: an imaginary one in each phase
-		SELECT h.name AS handler, h.phase, h.ttl,
-			   coalesce(l.cpu_used_ms / nullif(l.users_done, 0), forecast.cost_ms) AS cost_ms,
-			   coalesce(l.stored_bytes / nullif(l.results_stored, 0)::double precision, forecast.result_bytes + 112) AS entry_bytes,
-			   coalesce(l.results_stored / nullif(l.users_done, 0)::double precision, 1) AS results_per_job,
-			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision, 1) AS created_per_crossing,
-			   -- without those that were withdrawn since the user came back first
-			   coalesce((l.jobs_added - l.backfilled) / nullif(l.crossings, 0)::double precision
-						* least(1, (l.users_done + l.left_over) / nullif(l.jobs_added, 0)::double precision), 1) AS jobs_per_crossing,
-			   coalesce(l.wal_bytes / nullif(l.users_done, 0)::double precision, eros.result_wal_bytes(forecast.result_bytes)
-						+ eros.batch_wal_bytes() / p.batch_size) AS wal_per_job,
-			   l.wal_fpi / nullif(l.users_done, 0)::double precision AS images_per_job,
-			   CASE WHEN l.users_done > 0 THEN 'measured' ELSE 'guess' END AS basis
+		SELECT h.name AS handler, h.phase, coalesce(l.cost_ms, forecast.cost_ms) AS cost_ms,
+			   coalesce(l.entry_bytes, forecast.result_bytes + 112) AS entry_bytes,
+			   coalesce(l.results_per_job, 1) AS results_per_job,
+			   coalesce(l.created_per_crossing, 1) AS created_per_crossing, coalesce(l.jobs_per_crossing, 1) AS jobs_per_crossing,
+			   coalesce(l.wal_per_job, eros.result_wal_bytes(forecast.result_bytes) + eros.batch_wal_bytes() / p.batch_size) AS wal_per_job,
+			   l.images_per_job, CASE WHEN l.users_done > 0 THEN 'measured' ELSE 'guess' END AS basis
 		FROM eros.handler h JOIN eros.phase p USING (phase) LEFT JOIN learned_handler l USING (handler_id)
 		WHERE h.enabled
 		UNION ALL
-		SELECT NULL, p.phase, interval '24 hours', forecast.cost_ms, forecast.result_bytes + 112, 1, 1, 1,
+		SELECT NULL, p.phase, forecast.cost_ms, forecast.result_bytes + 112, 1, 1, 1,
 			   eros.result_wal_bytes(forecast.result_bytes) + eros.batch_wal_bytes() / p.batch_size, NULL, 'guess'
 		FROM eros.phase p WHERE NOT EXISTS (SELECT FROM eros.handler h WHERE h.enabled)
 	), load AS MATERIALIZED (
@@ -1715,9 +1662,8 @@ CREATE FUNCTION eros.forecast(
 			   coalesce(s.writes_per_s / s.average_users * s.users, 0) AS busiest_writes
 		FROM load l CROSS JOIN split s GROUP BY s.returns, s.scheduler_wal_bytes, s.covered_s, s.writes_per_s, s.average_users, s.users
 	), work AS MATERIALIZED (
-		SELECT array_agg(coalesce(w.work_s, 0) ORDER BY p.phase) AS work, array_agg(p.share ORDER BY p.phase) AS share,
-			   min(w.basis) AS basis
-		FROM phase p LEFT JOIN (SELECT l.phase, sum(l.work_s) AS work_s, min(l.basis) AS basis FROM load l GROUP BY 1) w USING (phase)
+		SELECT array_agg(coalesce(w.work_s, 0) ORDER BY p.phase) AS work, array_agg(p.share ORDER BY p.phase) AS share
+		FROM phase p LEFT JOIN (SELECT l.phase, sum(l.work_s) AS work_s FROM load l GROUP BY 1) w USING (phase)
 	), bound AS MATERIALIZED (
 		SELECT pg_size_bytes(current_setting('eros.cache_limit')) AS cache, i.tracker_limit_bytes AS tracker FROM eros.database_info() i
 	), answer (n, quantity, phase, handler, value, unit, basis) AS (
@@ -1763,8 +1709,8 @@ CREATE FUNCTION eros.forecast(
 			   format('eros.activity_formula(): idle users, and dead rows with %s writes a second', round(greatest(t.busiest_writes, t.crossings + t.returns)::numeric, 1))
 		FROM split s CROSS JOIN total t
 		UNION ALL
-		SELECT 51, 'eros.job', NULL, NULL, eros.job_formula(s.idle * t.handlers), 'bytes',
-			   'eros.job_formula(): at most, with a job of each handler for each idle user' FROM split s CROSS JOIN total t
+		SELECT 51, 'eros.job', NULL, NULL, eros.job_formula(s.idle * t.handlers, eros.dead_rows(s.idle * t.handlers, t.created + t.jobs)), 'bytes',
+			   'eros.job_formula(): at most, with a job of each handler for each idle user, and dead rows' FROM split s CROSS JOIN total t
 		UNION ALL
 		SELECT 52, 'eros.cache', l.phase, l.handler, l.results * l.entry_bytes, 'bytes',
 			   format('idle users x %s bytes a result, %s', round(l.entry_bytes), l.basis) FROM load l
@@ -1842,25 +1788,23 @@ CREATE FUNCTION eros.prediction_cut() RETURNS timestamptz
 	WITH covered AS MATERIALIZED (SELECT min(w.counted_since) AS since, eros.now() AS upto FROM eros.history_part w)
 	SELECT w.sampled_at
 	FROM covered c CROSS JOIN eros.history_part w
-	WHERE w.sampled_at > c.since AND w.sampled_at < c.upto
-	ORDER BY abs(extract(epoch FROM w.sampled_at - CASE WHEN c.upto - c.since > interval '2 days' THEN c.upto - interval '1 day'
-														  ELSE c.since + (c.upto - c.since) / 2 END)), w.sampled_at
+	WHERE w.span_s = 60 AND w.sampled_at > c.since AND w.sampled_at < c.upto
+	ORDER BY abs(extract(epoch FROM w.sampled_at - greatest(c.since + (c.upto - c.since) / 2, c.upto - interval '22 hours'))), w.sampled_at
 	LIMIT 1
 $$;
 COMMENT ON FUNCTION eros.prediction_cut() IS
-	'internal: the sample up to which eros.status_prediction learns, what came after it being predicted: the one a day ago, or half way while the history is of less than two days; NULL: there is none';
+	'internal: the sample up to which eros.status_prediction learns, what came after it being predicted: a minute''s, the one 22 hours ago, or half way while the history is of less than 44 hours; NULL: there is none';
 
 CREATE VIEW eros.status_prediction AS
 	WITH cut AS MATERIALIZED (SELECT eros.prediction_cut() AS at),
 	i AS MATERIALIZED (SELECT * FROM eros.database_info()),
+	phase_after AS MATERIALIZED (SELECT l.* FROM cut c CROSS JOIN LATERAL eros.learn_phases(c.at, NULL) l WHERE c.at IS NOT NULL),
 	seen AS MATERIALIZED (
 		-- what a planner would have known: how many users there would be, and how often they would become idle
-		SELECT c.at, s.*, extract(epoch FROM eros.now() - c.at)::double precision AS elapsed_s,
-			   greatest(i.tracker_users, s.most_active, e.most_active) AS active,
-			   greatest(p.idle, s.most_idle, e.most_idle) AS idle,
-			   (SELECT l.transitions FROM eros.learn_phases(c.at, NULL) l ORDER BY l.phase LIMIT 1) AS idles
-		FROM cut c CROSS JOIN i CROSS JOIN eros.learn_server(c.at, NULL) s CROSS JOIN eros.learn_server(NULL, c.at) e
-		CROSS JOIN (SELECT coalesce(sum(f.users), 0)::bigint AS idle FROM eros.phase_info() f) p
+		SELECT c.at, s.scheduler_wal_bytes, extract(epoch FROM eros.now() - c.at)::double precision AS elapsed_s,
+			   greatest(s.most_active, e.most_active) AS active, greatest(s.most_idle, e.most_idle) AS idle, s.most_idle AS idle_lately,
+			   (SELECT l.transitions FROM phase_after l ORDER BY l.phase LIMIT 1) AS idles
+		FROM cut c CROSS JOIN LATERAL eros.learn_server(c.at, NULL) s CROSS JOIN LATERAL eros.learn_server(NULL, c.at) e
 		WHERE c.at IS NOT NULL
 	), forecast AS MATERIALIZED (
 		SELECT f.*, s.elapsed_s
@@ -1869,56 +1813,59 @@ CREATE VIEW eros.status_prediction AS
 			5, 51200, NULL, '8 hours', s.at) f
 	), crossed AS MATERIALIZED (
 		-- with those who were on the way, without those who are
-		SELECT f.phase, f.value, after.transitions,
-			   greatest(f.value * f.elapsed_s + (before.before - after.before) * f.value / nullif(first_value(f.value) OVER (ORDER BY f.phase), 0), 0) AS crossings
-		FROM cut c CROSS JOIN LATERAL eros.learn_phases(NULL, c.at) before
-		JOIN eros.learn_phases((SELECT u.at FROM cut u), NULL) after USING (phase)
+		SELECT f.phase, after.transitions, f.value * f.elapsed_s AS steady,
+			   greatest(f.value * f.elapsed_s + (before.before - after.before) * coalesce(before.reach, 1), 0) AS crossings
+		FROM seen s CROSS JOIN LATERAL eros.learn_phases(NULL, s.at) before
+		JOIN phase_after after USING (phase)
 		JOIN forecast f ON f.quantity = 'transitions' AND f.phase = before.phase
 	), handler AS MATERIALIZED (
-		SELECT h.name AS handler, h.phase, after.*, coalesce(before.left_over, 0) - coalesce(after.left_over, 0) AS worked_off,
-			   j.value / nullif(t.value, 0) * t.crossings AS jobs, j.value * j.elapsed_s AS steady_jobs, c.value / nullif(j.value, 0) AS cpu_per_job, w.value / nullif(j.value, 0) AS wal_per_job
-		FROM seen s CROSS JOIN LATERAL eros.learn_handlers(s.at, NULL) after
-		JOIN eros.learn_handlers(NULL, (SELECT u.at FROM cut u)) before USING (handler_id)
+		SELECT h.name AS handler, h.phase, after.users_done, after.cpu_used_ms, after.wal_bytes, before.cost_ms, before.wal_per_job,
+			   greatest(t.crossings * coalesce(before.jobs_per_crossing, 1) + before.left_over - coalesce(after.left_over, 0), 0) AS jobs,
+			   t.steady * coalesce(before.jobs_per_crossing, 1) AS steady_jobs
+		FROM seen s CROSS JOIN LATERAL eros.learn_handlers(NULL, s.at) before
+		JOIN LATERAL eros.learn_handlers(s.at, NULL) after USING (handler_id)
 		JOIN eros.handler h USING (handler_id)
 		JOIN crossed t ON t.phase = h.phase
-		JOIN forecast j ON j.quantity = 'jobs' AND j.handler = h.name
-		JOIN forecast c ON c.quantity = 'cpu' AND c.handler = h.name
-		JOIN forecast w ON w.quantity = 'wal' AND w.handler = h.name
-		WHERE before.users_done > 0
+		WHERE before.users_done > 0 AND h.enabled
+	), known AS MATERIALIZED (
+		-- sums are of what was learned alone
+		SELECT EXISTS (SELECT FROM handler) AND NOT EXISTS (
+			SELECT FROM eros.handler e WHERE e.enabled AND e.name NOT IN (SELECT h.handler FROM handler h)) AS "all"
 	), figure (n, quantity, phase, handler, predicted, measured, unit) AS (
 		SELECT 1, 'transitions', t.phase, NULL::text, t.crossings, t.transitions::double precision, 'users'
 		FROM crossed t WHERE t.phase > (SELECT min(p.phase) FROM eros.phase p)
 		UNION ALL
-		SELECT 2, 'jobs', h.phase, h.handler, greatest(h.jobs + h.worked_off, 0), h.users_done::double precision, 'jobs' FROM handler h
+		SELECT 2, 'jobs', h.phase, h.handler, h.jobs, h.users_done::double precision, 'jobs' FROM handler h
 		UNION ALL
-		SELECT 3, 'cpu', h.phase, h.handler, greatest(h.jobs + h.worked_off, 0) * h.cpu_per_job, h.cpu_used_ms / 1000, 'seconds' FROM handler h
+		SELECT 3, 'cpu', h.phase, h.handler, h.jobs * h.cost_ms / 1000, h.cpu_used_ms / 1000, 'seconds' FROM handler h
 		UNION ALL
-		SELECT 3, 'cpu', NULL, NULL, sum(greatest(h.jobs + h.worked_off, 0) * h.cpu_per_job), sum(h.cpu_used_ms) / 1000, 'seconds' FROM handler h HAVING count(*) > 1
+		SELECT 3, 'cpu', NULL, NULL, sum(h.jobs * h.cost_ms) / 1000, sum(h.cpu_used_ms) / 1000, 'seconds' FROM handler h HAVING count(*) > 1
 		UNION ALL
-		SELECT 4, 'shared memory', NULL, NULL, f.value, i.tracker_bytes, 'bytes'
-		FROM forecast f CROSS JOIN i WHERE f.quantity = 'shared memory'
+		-- of all databases of the server
+		SELECT 4, 'shared memory', NULL, NULL, eros.tracker_formula(greatest(i.tracker_users, s.active)), i.tracker_bytes, 'bytes'
+		FROM seen s CROSS JOIN i
 		UNION ALL
-		SELECT 5, 'eros.cache', NULL, NULL, f.value, i.cache_bytes, 'bytes'
-		FROM forecast f CROSS JOIN i WHERE f.quantity = 'eros.cache' AND f.handler IS NULL AND EXISTS (SELECT FROM handler)
+		SELECT 5, 'eros.cache', NULL, NULL, f.value * s.idle_lately / nullif(s.idle, 0), i.cache_bytes, 'bytes'
+		FROM forecast f CROSS JOIN seen s CROSS JOIN i CROSS JOIN known k WHERE f.quantity = 'eros.cache' AND f.handler IS NULL AND k."all"
 		UNION ALL
 		SELECT 6, 'eros.activity', NULL, NULL, f.value, pg_total_relation_size('eros.activity'), 'bytes'
 		FROM forecast f WHERE f.quantity = 'eros.activity'
 		UNION ALL
-		SELECT 7, 'wal', h.phase, h.handler, greatest(h.jobs + h.worked_off, 0) * h.wal_per_job, h.wal_bytes, 'bytes' FROM handler h
+		SELECT 7, 'wal', h.phase, h.handler, h.jobs * h.wal_per_job, h.wal_bytes, 'bytes' FROM handler h
 		UNION ALL
 		-- less the jobs of the batches as the rates have them, and with them as above
 		SELECT 8, 'wal', NULL, NULL, f.value * f.elapsed_s + h.difference, h.wal_bytes + s.scheduler_wal_bytes, 'bytes'
-		FROM forecast f CROSS JOIN seen s
-		CROSS JOIN (SELECT sum((greatest(h.jobs + h.worked_off, 0) - h.steady_jobs) * h.wal_per_job) AS difference, sum(h.wal_bytes) AS wal_bytes FROM handler h) h
-		WHERE f.quantity = 'wal' AND f.handler IS NULL AND f.phase IS NULL AND h.wal_bytes IS NOT NULL
+		FROM forecast f CROSS JOIN seen s CROSS JOIN known k
+		CROSS JOIN (SELECT sum((h.jobs - h.steady_jobs) * h.wal_per_job) AS difference, sum(h.wal_bytes) AS wal_bytes FROM handler h) h
+		WHERE f.quantity = 'wal' AND f.handler IS NULL AND f.phase IS NULL AND k."all"
 	)
 	SELECT b.quantity, b.phase, b.handler, b.predicted, b.measured, b.unit,
 		   round((100 * (b.predicted - b.measured) / nullif(b.measured, 0))::numeric, 1)::double precision AS error_percent
 	FROM figure b ORDER BY b.n, b.phase NULLS LAST, b.handler NULLS LAST;
 COMMENT ON VIEW eros.status_prediction IS
-	'what eros.predict() would have said before, beside what was measured: it learns from the history up to a day ago (half way, while the history is of less than two days), and is asked for the time since then, with the users and the times that they became idle as they came to be';
+	'what eros.predict() would have said before, beside what was measured: it learns from the history up to 22 hours ago (half way, while the history is of less than 44 hours), and is asked for the time since then, with the users and the times that they became idle as they came to be';
 COMMENT ON COLUMN eros.status_prediction.quantity IS
-	'transitions: into the phases after the first; jobs: done, with those that waited before and without those that wait now; cpu: of these; shared memory: of the active users, of whom the most who were seen at a time count; eros.cache: live results, now; eros.activity: on disk, now; wal: of the handler''s batches, and in all with what the scheduler writes';
+	'transitions: into the phases after the first; jobs: done, with those that waited before and without those that wait now; cpu: of these; shared memory: of the active users, of whom the most who were seen at a time count; eros.cache: live results, now; eros.activity: on disk, now; wal: of the handler''s batches, and in all with what the scheduler writes. eros.cache and wal in all only when all enabled handlers had done jobs before';
 COMMENT ON COLUMN eros.status_prediction.phase IS 'the phase, where it is of one';
 COMMENT ON COLUMN eros.status_prediction.handler IS 'the handler, where it is of one; only one that had done jobs before';
 COMMENT ON COLUMN eros.status_prediction.predicted IS 'what the formulas say, from what was learned before';
@@ -1935,11 +1882,11 @@ CREATE FUNCTION eros.checklist(
 	RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 16 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH i AS MATERIALIZED (SELECT * FROM eros.database_info()),
-	s AS MATERIALIZED (SELECT * FROM eros.learned_server),
+	s AS MATERIALIZED (SELECT * FROM eros.learn_server(NULL, NULL)),
 	last_phase AS MATERIALIZED (SELECT max(p.phase) AS phase FROM eros.phase p),
 	cpu AS MATERIALIZED (
 		SELECT l.phase, p.used, p.granted FROM last_phase l
-		LEFT JOIN (SELECT h.phase, sum(h.cpu_used_ms) AS used, sum(h.cpu_granted_ms) AS granted FROM eros.learned_phase h GROUP BY 1) p USING (phase)
+		LEFT JOIN (SELECT h.phase, h.cpu_used_ms AS used, h.cpu_granted_ms AS granted FROM eros.learn_phases(NULL, NULL) h) p USING (phase)
 	), halt AS MATERIALIZED (SELECT * FROM eros.halt_info()),
 	latency AS MATERIALIZED (
 		SELECT l.operation, l.measured, l.p99_ms, t.limit_ms
@@ -2500,6 +2447,8 @@ CREATE VIEW eros.metric_family AS
 
 		('problem', 'eros_problem_rows', 'gauge', '{problem,severity}', 'Rows of eros.problems(), some problems having one for each handler; absent: none'),
 
+		('prediction_users', 'eros_prediction_users_predicted', 'gauge', '{quantity,phase,handler}', 'Users, by the formulas'),
+		('prediction_users', 'eros_prediction_users_measured', 'gauge', '{quantity,phase,handler}', 'Users that there were'),
 		('prediction_jobs', 'eros_prediction_jobs_predicted', 'gauge', '{quantity,phase,handler}', 'Jobs, by the formulas'),
 		('prediction_jobs', 'eros_prediction_jobs_measured', 'gauge', '{quantity,phase,handler}', 'Jobs that there were'),
 		('prediction_time', 'eros_prediction_time_predicted_seconds', 'gauge', '{quantity,phase,handler}', 'Times, by the formulas'),
@@ -2657,8 +2606,8 @@ CREATE VIEW eros.metrics AS
 		FROM eros.problems() p
 		GROUP BY p.problem, p.severity
 	UNION ALL
-		SELECT 'prediction_jobs', 'eros_prediction_jobs_' || p.source, '', p.labels, p.value
-		FROM prediction p WHERE p.unit IN ('jobs', 'users') -- transitions: a job for each handler
+		SELECT 'prediction_' || p.unit, format('eros_prediction_%s_%s', p.unit, p.source), '', p.labels, p.value
+		FROM prediction p WHERE p.unit IN ('jobs', 'users')
 	UNION ALL
 		SELECT 'prediction_time', format('eros_prediction_time_%s_seconds', p.source), '', p.labels, p.value
 		FROM prediction p WHERE p.unit = 'seconds'
@@ -3402,8 +3351,10 @@ CREATE FUNCTION eros.report_prediction() RETURNS text
 		SELECT p.*, row_number() OVER (ORDER BY p.handler IS NOT NULL, p.measured DESC NULLS LAST, p.quantity, p.phase, p.handler) AS n, count(*) OVER () AS figures FROM eros.status_prediction p
 	)
 	SELECT eros.report_section('prediction', 'Prediction',
-		eros.report_table(CASE WHEN min(f.figures) > 30 THEN format('What the formulas of eros.predict() say beside what was measured in 30 days: 30 of %s figures', min(f.figures))
-			ELSE 'What the formulas of eros.predict() say beside what was measured in 30 days' END,
+		eros.report_table(coalesce('What the formulas of eros.predict() say beside what was measured since '
+				|| to_char(eros.prediction_cut(), 'YYYY-MM-DD HH24:MI')
+				|| CASE WHEN min(f.figures) > 30 THEN format(': 30 of %s figures', min(f.figures)) ELSE '' END,
+				'Not enough history yet'),
 			'hlrrr', n.names,
 			coalesce(string_agg(eros.report_row('hlrrr', ARRAY[f.quantity, coalesce(f.handler, 'phase ' || f.phase, ''), eros.report_unit(f.predicted, f.unit), eros.report_unit(f.measured, f.unit),
 				f.error_percent || ' %'], n.names), '' ORDER BY f.n) FILTER (WHERE f.n IS NOT NULL), '')))
@@ -3612,8 +3563,8 @@ GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status
 GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
-	eros.last_hour, eros.last_hour_phase, eros.lately_handler, eros.status_worth, eros.learned_handler, eros.learned_phase,
-	eros.learned_server, eros.history_part, eros.status_prediction TO pg_monitor;
+	eros.last_hour, eros.last_hour_phase, eros.lately_handler, eros.status_worth,
+	eros.history_part, eros.status_prediction TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
 	eros.latency_info(), eros.cpu_formula(integer), eros.activity_formula(bigint, double precision, double precision),
 	eros.dead_rows(double precision, double precision), eros.job_formula(double precision, double precision, double precision),

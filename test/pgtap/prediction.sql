@@ -1,6 +1,6 @@
 -- What it would cost, what it did cost, whether it was worth it, and the checklist.
 \ir include/begin.sql
-SELECT plan(52);
+SELECT plan(60);
 SELECT eros.freeze_clock() AS t \gset
 CREATE FUNCTION t.half(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
   $$ SELECT u, to_jsonb(repeat('x', 100)) FROM unnest(user_ids) AS u $$;
@@ -36,8 +36,7 @@ SELECT is((SELECT value FROM eros.predict(100000000, active_users => 0) WHERE qu
   'no number of workers is, for a hundred million users');
 SELECT is((SELECT count(*) FROM eros.predict(1000) WHERE basis ~ '(^|, )measured'), 0::bigint, 'nothing is called measured');
 SELECT is((SELECT count(*) FROM eros.predict(0) WHERE value < 0 OR value = 'NaN'), 0::bigint, 'no users, no costs');
-SELECT is((SELECT count(*) FROM eros.status_prediction WHERE quantity IN ('jobs', 'cpu', 'wal', 'eros.cache')), 0::bigint, 'what was not learned is held against nothing');
-SELECT is(t.predicted('eros.job'), eros.job_formula(3 * 99000)::numeric(20, 4), 'a job for each of them');
+SELECT is(t.predicted('eros.job'), round(eros.job_formula(3 * 99000, eros.dead_rows(3 * 99000, 6 * 100000 * 2 / 86400.0))::numeric, 4), 'a job for each of them, and dead rows');
 SELECT ok(t.predicted('eros.snapshot') > 14 * 100000 AND t.predicted('eros.history_ring') = eros.history_formula(3, 0), 'the snapshot and the history');
 SELECT is((SELECT value FROM eros.predict(1000) WHERE quantity = 'shared memory, fixed'),
   (SELECT size FROM pg_shmem_allocations WHERE name = 'eros')::double precision, 'the fixed shared memory is what was allocated');
@@ -60,6 +59,16 @@ SELECT is((SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM eros.check
   'a million users are not an issue yet');
 SELECT ok((SELECT bool_and(state IN ('ok', 'attention', 'to do', 'does not apply') AND measured <> '' AND threshold <> ''
   AND (state = 'ok') = (advice = '')) FROM eros.checklist()), 'each row says what was measured, what should be, and what to do');
+
+-- a history, and no handler
+SELECT eros_touch(1) AS t \gset
+SELECT eros.advance_clock('1 minute') AS t \gset
+CALL eventually('SELECT count(*) > 0 FROM eros.history_part', 'true', 'a first sample');
+SELECT eros_touch(2) AS t \gset
+SELECT eros.advance_clock('90 seconds') AS t \gset
+CALL eventually('SELECT eros.prediction_cut() IS NOT NULL AND count(*) > 1 FROM eros.history_part', 'true', 'and one after it');
+SELECT results_eq($$SELECT DISTINCT quantity FROM eros.status_prediction ORDER BY 1$$,
+  $$VALUES ('eros.activity'), ('shared memory'), ('transitions')$$, 'what was not learned is held against nothing');
 
 -- something runs
 SELECT eros.add_handler('half', 't.half', 1, ttl => '1 hour') AS t \gset
@@ -90,5 +99,36 @@ SELECT ok((SELECT abs(cpu_unread_ms / (cpu_read_ms + cpu_unread_ms) * 100 - unre
   'the CPU is divided accordingly');
 SELECT matches((SELECT suggestion FROM eros.status_worth), '^move it to phase 2: [3-7][0-9] % of the users come back before that, which saves [0-9.]+ s of CPU$',
   'a later phase would save some');
-SELECT ok((SELECT bool_and(predicted >= 0) FROM eros.status_prediction), 'no prediction is negative');
+
+-- nobody has become idle since the cut: that is no reason to say nothing
+SELECT eros.enable_handler('half');
+SELECT results_eq($$SELECT quantity, handler, predicted >= 0 FROM eros.status_prediction
+    WHERE quantity IN ('jobs', 'cpu', 'eros.cache', 'wal') ORDER BY 1, 2 NULLS LAST$$,
+  $$VALUES ('cpu', 'half', true), ('eros.cache', NULL, true), ('jobs', 'half', true), ('wal', 'half', true), ('wal', NULL, true)$$, 'each has a figure');
+SELECT eros.add_handler('late', 't.half', 2) AS t \gset
+SELECT results_eq($$SELECT quantity, handler, predicted >= 0 FROM eros.status_prediction
+    WHERE quantity IN ('jobs', 'cpu', 'eros.cache', 'wal') ORDER BY 1, 2 NULLS LAST$$,
+  $$VALUES ('cpu', 'half', true), ('jobs', 'half', true), ('wal', 'half', true)$$, 'sums with a handler that was not there before are not told');
+
+-- days: an hour with a busy minute, and minutes with jobs that wait
+DELETE FROM eros.history_ring;
+CREATE FUNCTION t.minute(slot integer, at timestamptz, active integer, returns integer, waiting integer) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO eros.history_ring (span_s, slot, sampled_at, counted_since, server, phases, handlers)
+  SELECT 60, slot, at, at - interval '1 minute',
+    jsonb_populate_record((SELECT s FROM eros.sample_server(NULL) s), jsonb_build_object('active_users', active, 'idle_users', 1000 - active, 'returns', returns)),
+    ARRAY(SELECT jsonb_populate_record(p, '{"transitions": 0, "users": 0}') FROM eros.sample_phases(NULL) p),
+    ARRAY(SELECT jsonb_populate_record(h, jsonb_build_object('jobs_pending', waiting, 'jobs_failed', 0, 'users_done', 1)) FROM eros.sample_handlers(NULL) h) $$;
+SELECT date_trunc('hour', eros.now(), 'UTC') AS hour \gset
+SELECT count(t.minute(m, :'hour'::timestamptz - interval '50 hours' + make_interval(mins => m), CASE m WHEN 30 THEN 500 ELSE 10 END, CASE m WHEN 30 THEN 600 ELSE 0 END, 40)) AS t
+FROM generate_series(1, 60) m \gset
+SELECT count(t.minute(100 + m, :'hour'::timestamptz - interval '22 hours' + make_interval(mins => 10 * m), 10, 0, 2 * m)) AS t FROM generate_series(-2, 8) m \gset
+SELECT eros.sum_up_history() AS t \gset
+SELECT is((SELECT eros.prediction_cut() - (eros.now() - interval '22 hours') BETWEEN '-5 minutes' AND '5 minutes'), true, 'with more than a day of history, the cut is a minute of it');
+SELECT results_eq('SELECT most_active, most_idle, most_users, round(writes_per_s::numeric, 3) FROM eros.learn_server(NULL, eros.prediction_cut())',
+  'VALUES (500::bigint, 990::bigint, 1000::bigint, 10.000)', 'the most of an hour is that of its minutes');
+SELECT ok((SELECT average_users = 1000 FROM eros.learn_server(NULL, eros.prediction_cut())), 'the average is that of the hour');
+SELECT results_eq('SELECT DISTINCT left_over FROM eros.learn_handlers(NULL, eros.prediction_cut())',
+  $$SELECT (handlers[1]).jobs_pending FROM eros.history_ring WHERE span_s = 60 AND sampled_at = eros.prediction_cut()$$, 'what waits at the cut is what waited in that minute');
+SELECT is((SELECT sum(users_done) FROM eros.learn_handlers(NULL, eros.prediction_cut())),
+  (SELECT 2.0 * (60 + count(*)) FROM eros.history_ring WHERE span_s = 60 AND slot >= 90 AND sampled_at <= eros.prediction_cut()), 'no minute counts twice');
 \ir include/end.sql

@@ -9,7 +9,7 @@ SELECT functions_are('eros', ARRAY(
   WHERE p.pronamespace = 'eros'::regnamespace), 'all functions in the schema belong to the extension');
 SELECT views_are('eros', ARRAY['status', 'status_phase', 'status_handler', 'status_worker', 'status_queue',
   'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'status_database', 'status_latency', 'status_prediction', 'status_worth', 'history_server', 'history_phase',
-  'history_handler', 'history_filled', 'history_whole', 'history_part', 'last_hour', 'last_hour_phase', 'lately_handler', 'learned_server', 'learned_phase', 'learned_handler',
+  'history_handler', 'history_filled', 'history_part', 'last_hour', 'last_hour_phase', 'lately_handler',
   'metrics', 'metric_family'],
   'the views');
 SELECT set_eq($$SELECT relname::text FROM pg_class WHERE relnamespace = 'eros'::regnamespace

@@ -73,17 +73,17 @@ is(value($node, 'postgres', q{SELECT sum(users_done), sum(jobs_added) FROM eros.
 	'100|100', 'the hours have the sums');
 
 # a restart
-my $before = value($node, 'postgres', 'SELECT sum(users_done) FROM eros.learned_handler');
+my $before = value($node, 'postgres', 'SELECT sum(users_done) FROM eros.learn_handlers(NULL, NULL)');
 $node->restart;
 polls_to($node, 'postgres', running(), 'EROS is back');
 is(value($node, 'postgres', 'SELECT users_done FROM eros.status_handler'), 0, 'the counters begin anew');
 $node->safe_psql('postgres', 'SELECT eros.freeze_clock()');
 my $offset = value($node, 'postgres', 'SELECT max(sampled_at) - eros.now() FROM eros.history_ring');
 $node->safe_psql('postgres', "SELECT eros.advance_clock('$offset'::interval + interval '10 minutes')");
-is(value($node, 'postgres', 'SELECT sum(users_done) FROM eros.learned_handler'), $before, 'the history does not');
+is(value($node, 'postgres', 'SELECT sum(users_done) FROM eros.learn_handlers(NULL, NULL)'), $before, 'the history does not');
 play(50);
 is(value($node, 'postgres', $counted), '150|150|150|t|t', 'and goes on, and nothing goes backwards');
-is(value($node, 'postgres', 'SELECT sum(users_done) FROM eros.learned_handler'), $before + 50, 'nothing is counted twice');
+is(value($node, 'postgres', 'SELECT sum(users_done) FROM eros.learn_handlers(NULL, NULL)'), $before + 50, 'nothing is counted twice');
 
 # a crash
 on_disk($node, 'postgres');
