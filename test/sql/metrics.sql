@@ -9,10 +9,9 @@ WHERE name !~ '^eros(_[a-z]+)+$' OR (type = 'counter') <> (name ~ '_total$') OR 
 SELECT name FROM eros.metric_family GROUP BY name HAVING count(*) > 1;
 -- subjects whose metrics have not the same labels
 SELECT subject FROM eros.metric_family GROUP BY subject HAVING count(DISTINCT labels) > 1;
--- families without a sample; workers, problems, a cost or a measured quantity may or may not be there
+-- families without a sample; workers, problems, a cost and predictions may or may not be there
 SELECT f.name FROM eros.metric_family f
-WHERE f.subject NOT IN ('worker', 'problem') AND f.name NOT IN ('eros_handler_cost_seconds', 'eros_prediction_time_measured_seconds',
-    'eros_prediction_time_predicted_seconds')
+WHERE f.subject NOT IN ('worker', 'problem') AND f.subject !~ '^prediction' AND f.name <> 'eros_handler_cost_seconds'
   AND NOT EXISTS (SELECT FROM eros.metrics m WHERE m.family = f.name) ORDER BY 1;
 -- predictions in a unit that no metric has
 BEGIN ISOLATION LEVEL REPEATABLE READ;
