@@ -797,7 +797,7 @@ CREATE VIEW eros.status_handler AS
 		   CASE WHEN i.hits + i.misses > 0 THEN round(100.0 * i.hits / (i.hits + i.misses), 1) END AS hit_percent,
 		   coalesce(i.ended, 0) AS results_expired,
 		   coalesce(i.unread, 0) AS results_unread,
-		   h.error, h.error_at, i.suspended_until
+		   h.error, h.error_at, i.suspended_until, coalesce(i.counted, false) AS counted
 	FROM eros.handler h LEFT JOIN eros.handler_info() i USING (handler_id)
 	ORDER BY h.phase, h.name;
 COMMENT ON VIEW eros.status_handler IS 'per handler: done, failed, cost, hit rate, since the server''s start';
@@ -825,6 +825,7 @@ COMMENT ON COLUMN eros.status_handler.results_unread IS 'of these, results that 
 COMMENT ON COLUMN eros.status_handler.error IS 'why it cannot be called at all';
 COMMENT ON COLUMN eros.status_handler.error_at IS 'since when';
 COMMENT ON COLUMN eros.status_handler.suspended_until IS 'until when it is not called, since workers have ended in its calls; NULL: it is not suspended';
+COMMENT ON COLUMN eros.status_handler.counted IS 'whether its figures are kept; false: there is no room within eros.max_handlers, and the counters stay at zero';
 
 CREATE VIEW eros.status_worker AS
 	SELECT i.worker, i.pid, i.activity, h.name AS handler, i.phase, i.batch_users,
@@ -2246,7 +2247,7 @@ CREATE FUNCTION eros.problems(
 			   format('jobs of handler "%s" have waited for %s, and none was done in the last 15 minutes', q.handler, date_trunc('minute', q.oldest_wait)),
 			   'see what the workers do in eros.status_worker, and the errors in eros.status_error'
 		FROM queue q JOIN handler h USING (handler) LEFT JOIN lately l USING (handler) CROSS JOIN i
-		WHERE h.enabled AND h.error IS NULL AND q.oldest_wait > interval '15 minutes' AND coalesce(l.users_done, 0) = 0
+		WHERE h.enabled AND h.counted AND h.error IS NULL AND q.oldest_wait > interval '15 minutes' AND coalesce(l.users_done, 0) = 0
 			AND NOT i.paused AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()
 			AND i.stats_since < eros.now() - interval '15 minutes'
 		UNION ALL
@@ -2553,6 +2554,8 @@ CREATE VIEW eros.metrics AS
 			('misses_total', h.misses),
 			('results_expired_total', h.results_expired),
 			('results_unread_total', h.results_unread)) v(name, value)
+		-- no counters of zero that are not counted
+		WHERE h.counted OR v.name IN ('enabled', 'broken', 'oldest_wait_seconds', 'ttl_seconds')
 	UNION ALL
 		SELECT 'workers', 'eros_workers_running', '', jsonb_build_object('activity', a.activity), count(w.pid)
 		FROM unnest('{starting,idle,claiming,computing,storing,pausing,pausing in call}'::text[]) a(activity)

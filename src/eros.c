@@ -422,8 +422,8 @@ eros_my_database(void)
 /*
  * Finds the counters of a handler, or takes a slot for them.
  *
- * When all are taken, the handler shares one that nobody looks at: it works,
- * it is just not counted.
+ * When all are taken, the handler shares one of this process, which tells
+ * nothing: it works, it is just not counted.
  */
 ErosHandlerStats *
 eros_handler_stats(Oid dboid, int32 handler_id)
@@ -461,6 +461,13 @@ eros_handler_stats(Oid dboid, int32 handler_id)
 		slot = uncounted;
 	}
 	return slot;
+}
+
+/* Tells whether these are a handler's counters, and not what those share for whom there is no room. */
+bool
+eros_handler_is_counted(const ErosHandlerStats *stats)
+{
+	return OidIsValid(stats->dboid);
 }
 
 /* Lists the handlers of this database whose figures are kept, but which are no more. */

@@ -443,6 +443,7 @@ extern ErosDatabase *eros_my_database(void);
 extern ErosDatabase *eros_require_database(void);
 extern Size eros_shared_bytes(void);
 extern ErosHandlerStats *eros_handler_stats(Oid dboid, int32 handler_id);
+extern bool eros_handler_is_counted(const ErosHandlerStats *stats);
 extern int eros_dropped_handlers(const ErosConfig *config, int32 *dropped);
 extern void eros_forget_handler(int32 handler_id);
 extern bool eros_forget_database(Oid dboid, bool only_if_absent);

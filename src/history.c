@@ -315,6 +315,8 @@ eros_sample_handlers(PG_FUNCTION_ARGS)
 		Datum row[EROS_SAMPLED_OF_HANDLER + 2];
 		bool nulls[EROS_SAMPLED_OF_HANDLER + 2] = {false};
 
+		if (!eros_handler_is_counted(handler->stats))
+			continue;
 		row[0] = Int32GetDatum(handler->handler_id);
 		row[1] = Int16GetDatum(handler->phase);
 		read_handler(handler->stats, &list);
@@ -346,6 +348,8 @@ anything_changed(ErosDatabase *db, ErosConfig *config)
 	}
 	for (int h = 0; h < config->nhandlers; h++)
 	{
+		if (!eros_handler_is_counted(config->handlers[h].stats))
+			continue;
 		read_handler(config->handlers[h].stats, &list);
 		if (has_changed(&list, config->handlers[h].stats->sampled[latest]))
 			return true;

@@ -265,8 +265,10 @@ eros_handler_info(PG_FUNCTION_ARGS)
 		nulls[n] = suspended_until_ns <= now_ns;
 		row[n++] = TimestampTzGetDatum(GetCurrentTimestamp() +
 									   (TimestampTz) ((suspended_until_ns - now_ns) / 1000));
-		row[n++] = BoolGetDatum(OidIsValid(stats->dboid));
+		row[n++] = BoolGetDatum(eros_handler_is_counted(stats));
 		Assert(n == lengthof(row));
+		if (!eros_handler_is_counted(stats))
+			memset(nulls + 1, true, lengthof(nulls) - 2); /* all but the id and that */
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;

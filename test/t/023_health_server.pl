@@ -114,6 +114,28 @@ goes('handler_suspended', 'and its call has succeeded');
 # more handlers than there is room for the figures of
 $node->safe_psql('postgres', q{SELECT eros.add_handler('more', 'ends', phase => 2)});
 comes('handlers_uncounted', 'a second handler');
+
+# what those share who have no room is nobody's figure: neither in the history and the metrics, nor judged
+$node->safe_psql('postgres', q{SELECT eros.add_handler('much', 'ends', phase => 1), eros_touch(1)});
+polls_to($node, 'postgres', q{SELECT eros.get('much', 1)}, 'one without room works', 1);
+is(value($node, 'postgres', q{SELECT string_agg(handler || ' ' || counted || ' ' || users_done || ' ' || hits, ', ' ORDER BY handler) FROM eros.status_handler
+	WHERE NOT counted}), 'more false 0 0, much false 0 0', 'its figures are not those that it shares');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.sample_handlers(NULL)}), 1, 'the history has the one that is counted');
+is(value($node, 'postgres', q{SELECT string_agg(DISTINCT labels ->> 'handler', ' ') FROM eros.metrics WHERE name = 'eros_handler_jobs_done_total'}),
+	'ends', 'the metrics have its counters');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.metrics WHERE name = 'eros_handler_enabled'}), 3, 'and of all that they are there');
+sleeping_handler($node, 'postgres');
+$node->safe_psql('postgres', q{SELECT eros.drop_handler('sleeps');
+	SELECT eros.add_handler(h, 'sleeps', phase => 1, timeout => '2 hours', replace => true) FROM unnest('{ends,much}'::text[]) h;
+	SELECT eros_touch(2), eros.advance_clock('15 minutes')});
+polls_to($node, 'postgres', 'SELECT count(*) FROM eros.status_worker WHERE batch_age IS NOT NULL', 'a worker sleeps', 1);
+polls_to($node, 'postgres', 'SELECT count(*) FROM eros.status_queue WHERE oldest_wait IS NOT NULL', 'two handlers have jobs', 2);
+polls_to($node, 'postgres', q{SELECT sum(users_done) FROM eros.sample_handlers((SELECT max(sampled_at) FROM eros.history_ring WHERE span_s = 60))},
+	'what was done before is in the history', 0);
+$node->safe_psql('postgres', q{SELECT eros.advance_clock('20 minutes')});
+polls_to($node, 'postgres', q{SELECT string_agg(substring(message, '"(.*?)"'), ' ') FROM eros.problems() WHERE problem = 'queue_stalled'},
+	'queue_stalled: the one that is counted has waited, of the other nobody knows', 'ends');
+$node->safe_psql('postgres', q{SELECT eros.drop_handler('much'), eros.drop_handler('ends')});
 $node->safe_psql('postgres', q{SELECT eros.drop_handler('more')});
 goes('handlers_uncounted', 'it is dropped');
 
