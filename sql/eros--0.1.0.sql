@@ -852,7 +852,7 @@ COMMENT ON COLUMN eros.status_worker.waited_percent IS 'part of its running time
 
 CREATE FUNCTION eros.error_info(
 	OUT process text, OUT pid integer, OUT handler_id integer, OUT message text, OUT sqlstate text,
-	OUT at timestamptz, OUT count bigint) RETURNS SETOF record
+	OUT at timestamptz, OUT count bigint, OUT own boolean) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'eros_error_info' LANGUAGE C VOLATILE ROWS 10;
 COMMENT ON FUNCTION eros.error_info() IS 'internal: the recent errors of processes; see eros.status_error';
 
@@ -863,7 +863,7 @@ CREATE VIEW eros.status_error AS
 COMMENT ON VIEW eros.status_error IS 'the recent errors of EROS''s processes in this database and of the launcher, since the server''s start; the 64 last of the whole server. Each is logged at most once a minute';
 COMMENT ON COLUMN eros.status_error.process IS 'launcher, scheduler or worker';
 COMMENT ON COLUMN eros.status_error.pid IS 'the process that had it last';
-COMMENT ON COLUMN eros.status_error.handler IS 'the handler that was called; NULL: none was, or it has been dropped';
+COMMENT ON COLUMN eros.status_error.handler IS 'the handler whose batch it was; NULL: none, or it has been dropped';
 COMMENT ON COLUMN eros.status_error.message IS 'the message when it came last, at most 255 bytes';
 COMMENT ON COLUMN eros.status_error.sqlstate IS 'its SQLSTATE';
 COMMENT ON COLUMN eros.status_error.at IS 'when it came last, by eros.now()';
@@ -2083,7 +2083,7 @@ CREATE FUNCTION eros.problems(
 	failure AS MATERIALIZED (
 		SELECT count(*) AS errors, sum(e.count) AS times, (array_agg(e.process || ': ' || e.message ORDER BY e.at DESC))[1] AS latest
 		FROM eros.error_info() e
-		WHERE e.handler_id IS NULL AND e.count >= 3 AND e.at BETWEEN eros.now() - interval '1 hour' AND eros.now()),
+		WHERE e.own AND e.count >= 3 AND e.at BETWEEN eros.now() - interval '1 hour' AND eros.now()),
 	bad (rank, problem, severity, message, hint) AS (
 		SELECT 10, 'launcher_down', 'critical',
 			   'the launcher does not run', 'see the server log'

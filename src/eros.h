@@ -402,6 +402,7 @@ typedef struct ErosError
 	ErosProcess process;
 	pid_t pid;		  /* the last one that had it */
 	int32 handler_id; /* the handler it is about; 0: none */
+	bool own;		  /* EROS's, though a handler's batch had it */
 	int sqlstate;
 	uint32 format; /* hash of the message without its values */
 	TimestampTz at;
@@ -728,7 +729,7 @@ extern void eros_pace_install(ErosWorker *worker);
 extern void eros_pace_begin(const ErosPhase *phase);
 extern void eros_pace_end(void);
 
-extern bool eros_error_note(ErosProcess process, int32 handler_id, const ErrorData *error);
+extern bool eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData *error);
 extern bool
 eros_error_note_message(ErosProcess process, int32 handler_id, int sqlstate, const char *message);
 extern void eros_error_report(ErosProcess process);

@@ -55,7 +55,7 @@ keep_ascii(char *message)
 
 /* Finds the entry of an error, or the one whose place it takes. */
 static ErosError *
-find_entry(ErosProcess process, int32 handler_id, int sqlstate, uint32 format)
+find_entry(ErosProcess process, int32 handler_id, bool own, int sqlstate, uint32 format)
 {
 	ErosError *oldest = &eros_shared->errors[0];
 
@@ -64,7 +64,7 @@ find_entry(ErosProcess process, int32 handler_id, int sqlstate, uint32 format)
 		ErosError *entry = &eros_shared->errors[i];
 
 		if (entry->count > 0 && entry->dboid == MyDatabaseId && entry->process == process &&
-			entry->handler_id == handler_id && entry->sqlstate == sqlstate &&
+			entry->handler_id == handler_id && entry->own == own && entry->sqlstate == sqlstate &&
 			entry->format == format)
 			return entry;
 		if (entry->at < oldest->at)
@@ -74,17 +74,18 @@ find_entry(ErosProcess process, int32 handler_id, int sqlstate, uint32 format)
 	oldest->dboid = MyDatabaseId;
 	oldest->process = process;
 	oldest->handler_id = handler_id;
+	oldest->own = own;
 	oldest->sqlstate = sqlstate;
 	oldest->format = format;
 	return oldest;
 }
 
 /*
- * Notes an error of this process, about a handler or (0) not; returns whether
- * it is to be logged now.
+ * Notes an error of this process, about a handler or (0) not, of EROS's own or
+ * not; returns whether it is to be logged now.
  */
 bool
-eros_error_note(ErosProcess process, int32 handler_id, const ErrorData *error)
+eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData *error)
 {
 	const char *message = error->message ? error->message : "missing error text";
 	const char *format = error->message_id ? error->message_id : message;
@@ -94,7 +95,7 @@ eros_error_note(ErosProcess process, int32 handler_id, const ErrorData *error)
 	bool log;
 
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
-	entry = find_entry(process, handler_id, error->sqlerrcode, hash);
+	entry = find_entry(process, handler_id, own, error->sqlerrcode, hash);
 	log = entry->count == 0 || now_ns - entry->logged_at_ns >= LOG_PAUSE_NS;
 
 	/* more errors in turn than there are places for would all be new, each time */
@@ -128,7 +129,7 @@ eros_error_report(ErosProcess process)
 	ErrorData *error = CopyErrorData();
 
 	MemoryContextSwitchTo(old);
-	if (eros_error_note(process, 0, error))
+	if (eros_error_note(process, 0, true, error))
 		EmitErrorReport();
 	FreeErrorData(error);
 }
@@ -141,7 +142,7 @@ eros_error_note_message(ErosProcess process, int32 handler_id, int sqlstate, con
 
 	error.sqlerrcode = sqlstate;
 	error.message = unconstify(char *, message);
-	return eros_error_note(process, handler_id, &error);
+	return eros_error_note(process, handler_id, false, &error);
 }
 
 /* error_info() returns setof record */
@@ -153,14 +154,14 @@ eros_error_info(PG_FUNCTION_ARGS)
 
 	eros_check_loaded();
 	InitMaterializedSRF(fcinfo, 0);
-	eros_check_row(rsinfo->setDesc, 7);
+	eros_check_row(rsinfo->setDesc, 8);
 	LWLockAcquire(eros_shared->lock, LW_SHARED);
 	memcpy(copy, eros_shared->errors, sizeof(ErosError) * EROS_ERRORS);
 	LWLockRelease(eros_shared->lock);
 	for (int i = 0; i < EROS_ERRORS; i++)
 	{
-		Datum row[7];
-		bool nulls[7] = {false};
+		Datum row[8];
+		bool nulls[8] = {false};
 
 		/* the launcher belongs to no database: each shows its errors */
 		if (copy[i].count == 0 || (OidIsValid(copy[i].dboid) && copy[i].dboid != MyDatabaseId))
@@ -175,6 +176,7 @@ eros_error_info(PG_FUNCTION_ARGS)
 		row[4] = CStringGetTextDatum(unpack_sql_state(copy[i].sqlstate));
 		row[5] = TimestampTzGetDatum(copy[i].at);
 		row[6] = Int64GetDatum((int64) copy[i].count);
+		row[7] = BoolGetDatum(copy[i].own);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;

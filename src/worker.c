@@ -221,12 +221,24 @@ write_handler_error(void *arg)
 	eros_handler_note_error(failure->handler, failure->message);
 }
 
-/* Notes an error of a handler, and logs it if it has not been within the last minute. */
+/*
+ * Notes an error in a handler's batch, its own or EROS's, and logs it if it has
+ * not been within the last minute.
+ */
 static void
-log_failure(const ErosHandler *handler, const ErrorData *error)
+log_failure(const ErosHandler *handler, bool own, const ErrorData *error)
 {
-	if (!eros_error_note(EROS_PROCESS_WORKER, handler->handler_id, error))
+	if (!eros_error_note(EROS_PROCESS_WORKER, handler->handler_id, own, error))
 		return;
+	if (own)
+	{
+		ereport(LOG,
+				(errmsg("a batch of handler \"%s\" could not be claimed or stored: %s", handler->name,
+						error->message),
+				 error->context ? errcontext("%s", error->context) : 0,
+				 errhint("It is tried again; the same failure is not logged again for a minute.")));
+		return;
+	}
 	ereport(LOG, (errmsg("handler \"%s\" failed: %s", handler->name, error->message),
 				  error->context ? errcontext("%s", error->context) : 0,
 				  errhint("See last_error in eros.job; the same failure is not logged again for a "
@@ -253,7 +265,7 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 		eros_handler_wait(handler, NOT_CALLABLE_PAUSE_NS);
 		handler->has_error = true;
 		in_transaction(write_handler_error, &failure);
-		log_failure(handler, error);
+		log_failure(handler, false, error);
 		return;
 	}
 	if (stage != STAGE_CALL ||
@@ -261,11 +273,11 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 	{
 		/* not the handler's fault, or an administrator has cancelled it */
 		eros_handler_wait(handler, ERROR_PAUSE_NS);
-		log_failure(handler, error);
+		log_failure(handler, stage != STAGE_CALL, error);
 		return;
 	}
 	pg_atomic_fetch_add_u64(&handler->stats->batches_failed, 1);
-	log_failure(handler, error);
+	log_failure(handler, false, error);
 	if (claim->njobs > 1)
 	{
 		int half = claim->njobs / 2;

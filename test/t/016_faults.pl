@@ -131,17 +131,19 @@ polls_to($node, 'postgres', $pending, 'more jobs are pending', 21);
 append_to_file($nospace, "full\n");
 $node->append_conf('postgresql.auto.conf', "eros.workers = 1\n");
 $node->reload;
-polls_to($node, 'postgres', q{SELECT sum(count) >= 3 FROM eros.status_error WHERE handler = 'large' AND sqlstate = '53100'},
+polls_to($node, 'postgres', q{SELECT max(count) >= 3 FROM eros.status_error WHERE handler = 'large' AND sqlstate = '53100'},
 	'the full disk is in eros.status_error, and it is tried again');
 is(value($node, 'postgres', q{SELECT count(*), max(attempts) FROM eros.job}), '21|0', 'all jobs are pending, no attempt is counted');
 is(value($node, 'postgres', $stored), 41, 'what was stored can be read');
+like(value($node, 'postgres', q{SELECT message FROM eros.problems() WHERE problem = 'errors'}), qr/"worker: could not extend file/,
+	'the status says so: it is not the handler that fails');
 $node->safe_psql('postgres', 'SELECT eros_touch(ARRAY[300, 301]::bigint[])');
-cmp_ok(logged(qr/handler "large" failed: could not extend/), '<=', 2, 'the log does not fill');
+cmp_ok(logged(qr/a batch of handler "large" could not be claimed or stored: could not extend/), '<=', 2, 'the log does not fill');
 unlink $nospace;
 polls_to($node, 'postgres', q{SELECT count(*) FROM eros.get_many('large', ARRAY(SELECT generate_series(200::bigint, 220)))}, 'when there is space, all is stored', 21);
 polls_to($node, 'postgres', $pending, 'no job is left', 0);
 polls_to($node, 'postgres', q{SELECT count(*) FROM eros.get_many('large', ARRAY[300, 301]::bigint[])}, 'who came meanwhile is served, too', 2);
-polls_to($node, 'postgres', 'SELECT status FROM eros.status', 'all is well', 'ok');
+is(value($node, 'postgres', q{SELECT string_agg(problem, ' ') FROM eros.problems()}), 'errors', 'all is well but for the errors that there were');
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
 close_session($session);
 $node->stop;
