@@ -1849,7 +1849,7 @@ CREATE VIEW eros.status_prediction AS
 		SELECT 5, 'eros.cache', NULL, NULL, f.value * s.idle_lately / nullif(s.idle, 0), i.cache_bytes, 'bytes'
 		FROM forecast f CROSS JOIN seen s CROSS JOIN i CROSS JOIN known k WHERE f.quantity = 'eros.cache' AND f.handler IS NULL AND k."all"
 		UNION ALL
-		SELECT 6, 'eros.activity', NULL, NULL, f.value, pg_total_relation_size('eros.activity'), 'bytes'
+		SELECT 6, 'eros.activity', NULL, NULL, f.value, pg_total_relation_size(to_regclass('eros.activity')), 'bytes'
 		FROM forecast f WHERE f.quantity = 'eros.activity'
 		UNION ALL
 		SELECT 7, 'wal', h.phase, h.handler, h.jobs * h.wal_per_job, h.wal_bytes, 'bytes' FROM handler h
@@ -2207,7 +2207,7 @@ CREATE FUNCTION eros.problems(
 			   format('%s dead rows of eros.job are kept', t.n_dead_tup),
 			   'end the oldest transaction in pg_stat_activity, and see whether autovacuum runs'
 		FROM pg_stat_user_tables t
-		WHERE t.relid = 'eros.job'::regclass AND t.n_dead_tup > 100000 AND t.n_dead_tup > 10 * t.n_live_tup
+		WHERE t.relid = to_regclass('eros.job') AND t.n_dead_tup > 100000 AND t.n_dead_tup > 10 * t.n_live_tup
 		UNION ALL
 		SELECT 160, 'statements_slow', 'warning',
 			   format('EROS''s own %s takes up to %s ms', string_agg(l.operation, ', '), round(max(l.p99_ms)::numeric)),
