@@ -371,7 +371,8 @@ write_sample(ErosDatabase *db, TimestampTz boundary)
 	Oid argtypes[] = {INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum values[] = {Int16GetDatum((boundary / USECS_PER_MINUTE) % (24 * 60)),
 					  TimestampTzGetDatum(boundary),
-					  TimestampTzGetDatum(since != 0 ? since : began_at)};
+					  /* not after its end, when the clock was set back meanwhile */
+					  TimestampTzGetDatum(Min(since != 0 ? since : began_at, boundary))};
 
 	eros_plan(&plan,
 			  "INSERT INTO eros.history_ring AS r"
