@@ -1260,10 +1260,10 @@ COMMENT ON FUNCTION eros.note_scrape() IS
 
 CREATE FUNCTION eros.monitor_info(
 	OUT scraped_at timestamptz, OUT sampled_at timestamptz, OUT scheduler_wal_bytes bigint, OUT scrapes integer,
-	OUT shared_bytes bigint) RETURNS record
+	OUT shared_bytes bigint, OUT scraping_since timestamptz) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_monitor_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.monitor_info() IS
-	'internal: when the metrics were collected last, when the history was sampled last, the WAL that the scheduler has written, how many scrapes have come in a row, and the shared memory of EROS besides that for active users, in bytes';
+	'internal: when the metrics were collected last, when the history was sampled last, the WAL that the scheduler has written, how many scrapes have come in a row, the shared memory of EROS besides that for active users, in bytes, and when the first of that row came';
 
 CREATE FUNCTION eros.latency_info(
 	OUT operation text, OUT measured bigint, OUT mean_ms double precision, OUT p50_ms double precision,
@@ -2230,7 +2230,8 @@ CREATE FUNCTION eros.problems(
 		SELECT 190, 'scrape_stopped', 'warning',
 			   format('the metrics were last collected at %s', date_trunc('second', m.scraped_at)), 'see whether the exporter runs'
 		FROM eros.monitor_info() m
-		WHERE m.scrapes >= 5 AND m.scraped_at BETWEEN eros.now() - interval '1 day' AND eros.now() - interval '15 minutes'
+		WHERE m.scrapes >= 5 AND m.scraped_at >= m.scraping_since + interval '30 minutes'
+			AND m.scraped_at BETWEEN eros.now() - interval '1 day' AND eros.now() - interval '15 minutes'
 		UNION ALL
 		SELECT 55, 'handler_failing', 'warning',
 			   format('in the last 15 minutes %s of %s calls of handler "%s" failed', l.batches_failed, l.batches, l.handler),

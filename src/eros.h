@@ -255,6 +255,7 @@ typedef struct ErosDatabase
 
 	pg_atomic_uint64 scraped_at; /* TimestampTz: somebody collected the metrics */
 	pg_atomic_uint32 scrapes;	 /* how often in a row, without a gap that is a stop */
+	pg_atomic_uint64 scraping_since; /* ... the first of which came then; TimestampTz */
 	pg_atomic_uint64 scheduler_wal_bytes;
 	ErosLatency latency[EROS_OPERATIONS];
 

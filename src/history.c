@@ -44,8 +44,9 @@ PG_FUNCTION_INFO_V1(eros_monitor_info);
 /* A halt that takes longer is slow. */
 #define SLOW_HALT_NS 500000000.0
 
-/* Scrapes with a longer pause between them do not follow each other. */
+/* Scrapes with a longer pause between them do not follow each other; nor do a person's looks. */
 #define SCRAPE_GAP_US (15 * USECS_PER_MINUTE)
+#define SCRAPE_MIN_GAP_US (10 * USECS_PER_SEC)
 
 /* How a sampled value is shown, and whether a change of it is worth a sample. */
 typedef enum SampledKind
@@ -473,10 +474,13 @@ eros_note_scrape(PG_FUNCTION_ARGS)
 	{
 		TimestampTz last = (TimestampTz) pg_atomic_read_u64(&db->scraped_at);
 
-		/* a person who looks is no exporter: its scrapes come again and again */
+		/* a person who looks, or watches, is no exporter: its scrapes come again and again */
 		if (now - last > SCRAPE_GAP_US)
+		{
 			pg_atomic_write_u32(&db->scrapes, 1);
-		else if (now - last >= USECS_PER_SEC)
+			pg_atomic_write_u64(&db->scraping_since, (uint64) now);
+		}
+		else if (now - last >= SCRAPE_MIN_GAP_US)
 			pg_atomic_fetch_add_u32(&db->scrapes, 1);
 		pg_atomic_write_u64(&db->scraped_at, (uint64) now);
 	}
@@ -489,8 +493,8 @@ eros_monitor_info(PG_FUNCTION_ARGS)
 {
 	ErosDatabase *db;
 	TupleDesc desc;
-	Datum row[5] = {0};
-	bool nulls[5] = {true, true, true, true, false};
+	Datum row[6] = {0};
+	bool nulls[6] = {true, true, true, true, false, true};
 
 	eros_check_loaded();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -507,6 +511,8 @@ eros_monitor_info(PG_FUNCTION_ARGS)
 		nulls[1] = pg_atomic_read_u64(&db->sampled_at) == 0;
 		row[3] = Int32GetDatum((int32) pg_atomic_read_u32(&db->scrapes));
 		nulls[2] = nulls[3] = false;
+		row[5] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->scraping_since));
+		nulls[5] = nulls[0];
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }

@@ -153,10 +153,29 @@ is(value($node, 'postgres', q{SELECT state FROM eros.checklist() WHERE topic = '
 advance('16 minutes');
 is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'scrape_stopped'}), 0, 'one look is nobody who has stopped');
 is(value($node, 'postgres', q{SELECT state FROM eros.checklist() WHERE topic = 'monitoring and alerts in place'}), 'attention', 'but not enough for the checklist');
-for (1 .. 5)
+for (1 .. 30)
+{
+	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
+	advance('2 seconds');
+}
+for (1 .. 3)
+{
+	advance('10 minutes');
+	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
+}
+advance('16 minutes');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'scrape_stopped'}), 0, 'nor is a person who watches for a minute');
+for (1 .. 8)
 {
 	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
 	advance('1 minute');
+}
+advance('16 minutes');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'scrape_stopped'}), 0, 'or looks again and again for some minutes');
+for (1 .. 5)
+{
+	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
+	advance('8 minutes');
 }
 advance('16 minutes');
 comes('scrape_stopped', 'nobody collects them any more');
@@ -165,7 +184,7 @@ goes('scrape_stopped', 'somebody does again');
 for (1 .. 5)
 {
 	$node->safe_psql('postgres', 'SELECT eros.note_scrape()');
-	advance('1 minute');
+	advance('8 minutes');
 }
 advance('1 hour');
 comes('scrape_stopped', 'nobody does, once more');
