@@ -811,7 +811,7 @@ COMMENT ON COLUMN eros.status_handler.jobs_pending IS 'its pending jobs';
 COMMENT ON COLUMN eros.status_handler.jobs_failed IS 'its jobs that are out of attempts; see eros.retry()';
 COMMENT ON COLUMN eros.status_handler.batches IS 'its calls';
 COMMENT ON COLUMN eros.status_handler.users_done IS 'users whose job was finished';
-COMMENT ON COLUMN eros.status_handler.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.status_handler.batches_failed IS 'calls for one user that raised an error or timed out; larger ones that do are split, and not counted';
 COMMENT ON COLUMN eros.status_handler.batches_halted IS 'calls that were interrupted by a returning user';
 COMMENT ON COLUMN eros.status_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
 COMMENT ON COLUMN eros.status_handler.cpu_halted_ms IS 'part of it that was lost to halts, in ms';
@@ -1186,7 +1186,7 @@ COMMENT ON COLUMN eros.history_phase.throttled_ms IS 'time that workers waited a
 COMMENT ON COLUMN eros.history_phase.jobs_pending IS 'pending jobs of its handlers';
 COMMENT ON COLUMN eros.history_phase.jobs_failed IS 'jobs of its handlers out of attempts';
 COMMENT ON COLUMN eros.history_phase.oldest_wait_ms IS 'for how long the oldest of them had been due, in ms; of an hour: the longest';
-COMMENT ON COLUMN eros.history_phase.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.history_phase.batches_failed IS 'calls for one user that raised an error or timed out; larger ones that do are split, and not counted';
 COMMENT ON COLUMN eros.history_phase.batches_halted IS 'calls that were halted';
 COMMENT ON COLUMN eros.history_phase.hits IS 'calls of eros.get() for its handlers that found a result';
 COMMENT ON COLUMN eros.history_phase.misses IS 'calls of eros.get() for its handlers that found none';
@@ -1234,7 +1234,7 @@ COMMENT ON COLUMN eros.history_handler.jobs_failed IS 'jobs out of attempts';
 COMMENT ON COLUMN eros.history_handler.oldest_wait_ms IS 'for how long its oldest job had been due, in ms; of an hour: the longest';
 COMMENT ON COLUMN eros.history_handler.batches IS 'its calls';
 COMMENT ON COLUMN eros.history_handler.users_done IS 'jobs finished';
-COMMENT ON COLUMN eros.history_handler.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.history_handler.batches_failed IS 'calls for one user that raised an error or timed out; larger ones that do are split, and not counted';
 COMMENT ON COLUMN eros.history_handler.batches_halted IS 'calls that were halted';
 COMMENT ON COLUMN eros.history_handler.cpu_used_ms IS 'CPU time of its batches, in ms';
 COMMENT ON COLUMN eros.history_handler.cpu_halted_ms IS 'part of it that was lost to halts, in ms';
@@ -2063,7 +2063,7 @@ CREATE VIEW eros.lately_handler AS
 COMMENT ON VIEW eros.lately_handler IS 'internal: sums over the last 15 minutes for each handler, for eros.problems()';
 COMMENT ON COLUMN eros.lately_handler.handler IS 'its name';
 COMMENT ON COLUMN eros.lately_handler.batches IS 'its calls';
-COMMENT ON COLUMN eros.lately_handler.batches_failed IS 'calls that raised an error or timed out';
+COMMENT ON COLUMN eros.lately_handler.batches_failed IS 'calls for one user that raised an error or timed out; larger ones that do are split, and not counted';
 COMMENT ON COLUMN eros.lately_handler.users_done IS 'jobs finished';
 
 /*
@@ -2234,10 +2234,10 @@ CREATE FUNCTION eros.problems(
 			AND m.scraped_at BETWEEN eros.now() - interval '1 day' AND eros.now() - interval '15 minutes'
 		UNION ALL
 		SELECT 55, 'handler_failing', 'warning',
-			   format('in the last 15 minutes %s of %s calls of handler "%s" failed', l.batches_failed, l.batches, l.handler),
+			   format('in the last 15 minutes handler "%s" failed %s times for a user, and was done for %s', l.handler, l.batches_failed, l.users_done),
 			   'see its message in eros.status_error'
 		FROM lately l JOIN handler h USING (handler)
-		WHERE h.enabled AND h.jobs_pending > 0 AND l.batches_failed > 0.1 * l.batches AND l.batches_failed >= 3
+		WHERE h.enabled AND h.jobs_pending > 0 AND l.batches_failed > 0.1 * (l.users_done + l.batches_failed) AND l.batches_failed >= 3
 		UNION ALL
 		SELECT 56, 'handler_suspended', 'warning',
 			   format('workers have ended in calls of handler "%s": it is suspended until %s', h.handler, date_trunc('second', h.suspended_until)),
@@ -2409,7 +2409,7 @@ CREATE VIEW eros.metric_family AS
 		('handler', 'eros_handler_jobs_failed', 'gauge', '{handler,phase}', 'Jobs out of attempts'),
 		('handler', 'eros_handler_oldest_wait_seconds', 'gauge', '{handler,phase}', 'How long the first of its jobs has been due; 0: none is'),
 		('handler', 'eros_handler_batches_total', 'counter', '{handler,phase}', 'Calls'),
-		('handler', 'eros_handler_batches_failed_total', 'counter', '{handler,phase}', 'Calls that raised an error or timed out'),
+		('handler', 'eros_handler_batches_failed_total', 'counter', '{handler,phase}', 'Calls for one user that raised an error or timed out; larger ones that do are split, and not counted'),
 		('handler', 'eros_handler_batches_halted_total', 'counter', '{handler,phase}', 'Calls that were halted'),
 		('handler', 'eros_handler_jobs_done_total', 'counter', '{handler,phase}', 'Jobs finished'),
 		('handler', 'eros_handler_cpu_seconds_total', 'counter', '{handler,phase}', 'CPU time of its batches'),
