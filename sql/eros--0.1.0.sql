@@ -2089,14 +2089,15 @@ CREATE FUNCTION eros.problems(
 			   'the launcher does not run', 'see the server log'
 		FROM i WHERE i.launcher_pid IS NULL AND current_setting('eros.enabled')::boolean AND NOT pg_is_in_recovery()
 		UNION ALL
-		SELECT 20, 'no_worker_slot', 'critical',
+		-- taking turns is no problem, unless a turn does not come; that a further worker has no slot is a small one
+		SELECT 20, 'no_worker_slot', CASE WHEN coalesce(i.waiting_since > clock_timestamp() - interval '5 minutes', true) THEN 'warning' ELSE 'critical' END,
 			   'no free worker slot', 'raise max_worker_processes or lower eros.workers'
-		FROM i WHERE i.no_worker_slot OR i.waiting_since IS NOT NULL
+		FROM i WHERE i.no_worker_slot OR i.waiting_since < clock_timestamp() - interval '5 minutes'
 		UNION ALL
 		SELECT 30, 'scheduler_down', 'critical',
 			   'the scheduler of this database is not running', 'it is started within seconds'
 		FROM i WHERE i.scheduler_pid IS NULL AND i.launcher_pid IS NOT NULL AND NOT i.held
-			AND NOT i.no_worker_slot AND NOT i.away AND i.known AND i.failed_starts <= 1
+			AND NOT i.no_worker_slot AND i.waiting_since IS NULL AND NOT i.away AND i.known AND i.failed_starts <= 1
 		UNION ALL
 		SELECT 28, 'scheduler_does_not_start', 'critical',
 			   format('the scheduler of this database has failed to start %s times', i.failed_starts), 'see the server log'
