@@ -689,7 +689,7 @@ CREATE FUNCTION eros.database_info(
 	OUT tracker_limit_bytes bigint, OUT launcher_pid integer, OUT clock_offset interval,
 	OUT stats_since timestamptz, OUT evicted bigint, OUT paused boolean, OUT gave_way bigint,
 	OUT known boolean, OUT away boolean, OUT waiting_since timestamptz, OUT failed_starts integer,
-	OUT failed_rounds integer, OUT sqlstate text, OUT scheduler_since timestamptz) RETURNS record
+	OUT failed_rounds integer, OUT sqlstate text, OUT scheduler_since timestamptz, OUT served_since timestamptz) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_database_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.database_info() IS 'internal: what shared memory knows of this database; see eros.status';
 
@@ -2177,7 +2177,7 @@ CREATE FUNCTION eros.problems(
 			   format('jobs of handler "%s" have waited for %s', q.handler, date_trunc('minute', q.oldest_wait)),
 			   'raise the phase''s cpu_percent or eros.workers, or move the handler to a later phase'
 		FROM queue q JOIN handler h USING (handler)
-		WHERE h.enabled AND q.oldest_wait > interval '1 hour'
+		WHERE h.enabled AND q.oldest_wait > interval '1 hour' AND NOT pg_is_in_recovery()
 			AND q.oldest_wait = (SELECT max(o.oldest_wait) FROM queue o JOIN handler e USING (handler) WHERE e.enabled)
 		UNION ALL
 		SELECT 110, 'call_long', 'warning',
@@ -2251,7 +2251,7 @@ CREATE FUNCTION eros.problems(
 		FROM queue q JOIN handler h USING (handler) LEFT JOIN lately l USING (handler) CROSS JOIN i
 		WHERE h.enabled AND h.counted AND h.error IS NULL AND q.oldest_wait > interval '15 minutes' AND coalesce(l.users_done, 0) = 0
 			AND NOT i.paused AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()
-			AND i.stats_since < eros.now() - interval '15 minutes'
+			AND i.served_since < eros.now() - interval '15 minutes'
 		UNION ALL
 		SELECT 125, 'purge_blocked', 'warning',
 			   format('%s partitions of the cache have been kept for more than an hour after their results expired', count(*)),

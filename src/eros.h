@@ -236,6 +236,7 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 users_spilled;		/* active users moved to the table */
 	pg_atomic_uint64 scheduler_cpu_ns;
 	pg_atomic_uint64 scheduler_since; /* TimestampTz: the scheduler has come up */
+	pg_atomic_uint64 served_since;	  /* ... the first since the server's start */
 	pg_atomic_uint64 last_sweep;	  /* TimestampTz */
 	pg_atomic_uint64 last_maintenance;
 	pg_atomic_uint64 evicted;

@@ -877,6 +877,8 @@ eros_scheduler_main(Datum arg)
 	db->state = EROS_DB_RUNNING;
 	db->scheduler_up = true;
 	LWLockRelease(eros_shared->lock);
+	if (pg_atomic_read_u64(&db->served_since) == 0)
+		pg_atomic_write_u64(&db->served_since, (uint64) eros_now());
 	pg_atomic_fetch_add_u64(&db->turns, 1);
 	pg_atomic_write_u32(&db->failed_starts, 0);
 	pg_atomic_write_u64(&db->scheduler_since, (uint64) eros_now());

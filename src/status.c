@@ -133,8 +133,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	ErosDatabase *db;
 	ErosTrackerSize size;
 	TupleDesc desc;
-	Datum row[32];
-	bool nulls[32] = {false};
+	Datum row[33];
+	bool nulls[33] = {false};
 	bool known = true;
 	Interval *offset = palloc0(sizeof(Interval));
 	int n = 0;
@@ -187,6 +187,8 @@ eros_database_info(PG_FUNCTION_ARGS)
 	n = add_turns(db, row, nulls, n);
 	nulls[n] = db->scheduler_pid == 0 || pg_atomic_read_u64(&db->scheduler_since) == 0;
 	row[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->scheduler_since));
+	nulls[n] = pg_atomic_read_u64(&db->served_since) == 0;
+	row[n++] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&db->served_since));
 	Assert(n == lengthof(row));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }

@@ -78,8 +78,14 @@ for my $sql ('SELECT eros.sweep()', q{SELECT eros.run_now('gated', 1)}, q{SELECT
 }
 is(value($standby, 'postgres', $no_process), 0, 'all of it has started no process');
 
+# that jobs are not done there is nothing to be woken for
+$standby->safe_psql('postgres', q{SELECT eros.advance_clock('2 hours')});
+is(value($standby, 'postgres', q{SELECT max(oldest_wait) > '1 hour' FROM eros.status_queue}), 't', 'jobs have waited for two hours');
+is(value($standby, 'postgres', q{SELECT string_agg(problem, ' ') FROM eros.problems()}), '', 'which is no problem');
+
 # a restart of the standby
 $standby->restart;
+$standby->safe_psql('postgres', q{SELECT eros.advance_clock('20 minutes')});
 is(value($standby, 'postgres', $no_process), 0, 'a restart of the standby starts no process either');
 
 # the primary is lost
@@ -88,6 +94,7 @@ $standby->promote;
 polls_to($standby, 'postgres', running(), 'launcher and scheduler run after the promotion');
 is(value($standby, 'postgres', 'SELECT count(*) FROM app.call'), 10, 'what was half done on the primary is not done');
 polls_to($standby, 'postgres', computing(), 'a worker takes the jobs');
+is(value($standby, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'queue_stalled'}), 0, 'nor is it now, when they are just begun');
 open_gate($standby, 'postgres', 1);
 polls_to($standby, 'postgres', q{SELECT count(*) FROM eros.get_many('gated', ARRAY(SELECT generate_series(1::bigint, 20)))},
 	'the pending jobs are done', 20);

@@ -78,6 +78,8 @@ open_gate($node, 'db2', 1);
 # everybody has more to do than a turn takes: all are served alike
 polls_to($node, 'db1', q{SELECT count(*) > 0 FROM eros.status_database WHERE status LIKE 'waits for a worker slot%'},
 	'databases that wait are named in the status');
+is(join('', everywhere(q{SELECT coalesce(string_agg(message, ' '), '') FROM eros.problems() WHERE problem = 'no_worker_slot' AND severity = 'critical'})) =~ s/\n//gr,
+	'', 'but nobody is woken for it');
 @served = grep { $node->poll_query_until("db$_", q{SELECT count(*) > 0 FROM app.call WHERE user_id > 2000}) } 1 .. $databases;
 is(scalar(@served), $databases, 'each database comes to its turn, however much the others have to do');
 @calls = sort { $a <=> $b } split /\n/, everywhere('SELECT count(*) FROM app.call WHERE user_id > 2000');
