@@ -62,7 +62,7 @@ $node->safe_psql(
 			PERFORM eros.sweep();
 			COMMIT;
 			IF engine THEN
-				deadline := clock_timestamp() + interval '30 seconds';
+				deadline := clock_timestamp() + interval '3 minutes';
 				WHILE EXISTS (SELECT FROM eros.job WHERE status = 'pending') LOOP
 					IF clock_timestamp() > deadline THEN
 						RAISE EXCEPTION 'jobs are not done before message %', m.n;

@@ -8,7 +8,8 @@ use ErosTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = eros_node('main', "full_page_writes = on\neros.workers = 2\nshared_buffers = 128MB\nautovacuum = off\n");
+my $node = eros_node('main', "full_page_writes = on\neros.workers = 2\nshared_buffers = 128MB\nautovacuum = off\n"
+	. "checkpoint_timeout = 1h\nmax_wal_size = 4GB\n");
 my $demo = "$FindBin::RealBin/../../demo";
 
 # Runs one of the demo's files; what it says is of no interest.
@@ -48,7 +49,7 @@ $node->safe_psql(
 			PERFORM eros.advance_clock((SELECT begun_at FROM demo.day) + make_interval(secs => m.ms * 1.44) - eros.now());
 			PERFORM eros.sweep();
 			COMMIT;
-			deadline := clock_timestamp() + interval '60 seconds';
+			deadline := clock_timestamp() + interval '3 minutes';
 			WHILE EXISTS (SELECT FROM eros.job WHERE status = 'pending') LOOP
 				IF clock_timestamp() > deadline THEN
 					RAISE EXCEPTION 'jobs are not done at %', m.ms;
