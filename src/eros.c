@@ -375,7 +375,11 @@ announce_database(Oid dboid)
 	bool reset = false;
 
 	if (db == NULL)
-		return; /* the launcher will say so */
+	{
+		pg_atomic_fetch_add_u32(&eros_shared->no_room, 1); /* the launcher will say so */
+		eros_launcher_wake();
+		return;
+	}
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
 	if (db->dboid == dboid)
 	{

@@ -426,6 +426,7 @@ typedef struct ErosShared
 	pg_atomic_uint32 cron_done;			/* the last request that was carried out */
 	pg_atomic_uint32 waiting;			/* databases that wait for a worker slot */
 	pg_atomic_uint32 no_slot;			/* processes for which there was none, so far */
+	pg_atomic_uint32 no_room;			/* CREATE EXTENSIONs for whose database there was none */
 	pg_atomic_uint64 no_slot_at_ns;		/* when that was the last time, monotonic */
 	TimestampTz started;
 	ErosError errors[EROS_ERRORS];

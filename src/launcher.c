@@ -795,6 +795,21 @@ note_settings(void)
 }
 
 /*
+ * Takes no database for one without the extension any more when it was created
+ * somewhere without room for the announcement: once there is room, it is found.
+ */
+static void
+note_no_room(void)
+{
+	static uint32 seen = 0;
+	uint32 no_room = pg_atomic_read_u32(&eros_shared->no_room);
+
+	for (int i = 0; no_room != seen && i < nknown; i++)
+		known[i].absent = false;
+	seen = no_room;
+}
+
+/*
  * Sees to the schedulers of all databases: starts those that are wanted, one
  * after the other, and when there are too few slots, has them take turns.
  * Returns whether one is on its way.
@@ -807,6 +822,7 @@ see_to_schedulers(uint64 now_ms, uint64 *next_ms)
 	bool starting = false;
 
 	note_settings();
+	note_no_room();
 	for (int i = 0; i < nknown; i++)
 	{
 		known[i].due = false;
