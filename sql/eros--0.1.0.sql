@@ -2020,19 +2020,35 @@ COMMENT ON FUNCTION eros.checklist() IS
 -- Health in words
 ------------------------------------------------------------------------------
 
+-- by its slots, which the time tells: an index on sampled_at would make each sample's update write to it
+CREATE VIEW eros.last_hour_sample AS
+	SELECT r.sampled_at, r.server, r.phases, r.handlers
+	FROM eros.history_ring r
+	WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now()
+	  AND r.slot = ANY (ARRAY(
+		SELECT ((floor(extract(epoch FROM eros.now()) / 60)::bigint - g) % 1440)::smallint FROM generate_series(0, 60) g));
+COMMENT ON VIEW eros.last_hour_sample IS 'internal: the samples of the last hour, without reading the rest of the history';
+COMMENT ON COLUMN eros.last_hour_sample.sampled_at IS 'end of the minute';
+COMMENT ON COLUMN eros.last_hour_sample.server IS 'the database';
+COMMENT ON COLUMN eros.last_hour_sample.phases IS 'the phases';
+COMMENT ON COLUMN eros.last_hour_sample.handlers IS 'the handlers';
+
 CREATE VIEW eros.last_hour AS
 	SELECT coalesce(sum(p.granted), 0) AS cpu_granted_ms, coalesce(sum(p.used), 0) AS cpu_used_ms,
 		   coalesce(sum(p.yielded), 0) AS cpu_yielded_ms,
 		   coalesce(sum((r.server).evicted), 0)::bigint AS evicted,
 		   coalesce(sum((r.server).halts), 0)::bigint AS halts,
 		   coalesce(sum((r.server).halts_slow), 0)::bigint AS halts_slow,
-		   coalesce(sum((r.server).halts_forced), 0)::bigint AS halts_forced
-	FROM eros.history_ring r
+		   coalesce(sum((r.server).halts_forced), 0)::bigint AS halts_forced,
+		   coalesce(sum((r.server).touches_lost), 0)::bigint AS touches_lost,
+		   coalesce(sum((r.server).users_spilled), 0)::bigint AS users_spilled
+	FROM (SELECT l.server, l.phases FROM eros.last_hour_sample l
+		  UNION ALL
+		  SELECT s, '{}' FROM eros.sample_server((SELECT max(o.sampled_at) FROM eros.last_hour_sample o)) s) r
 	CROSS JOIN LATERAL (
 		SELECT sum(u.cpu_granted_ms) AS granted, sum(u.cpu_used_ms) AS used, sum(u.cpu_yielded_ms) AS yielded
-		FROM unnest(r.phases) u) p
-	WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now();
-COMMENT ON VIEW eros.last_hour IS 'internal: sums over the last hour of the history, for eros.problems()';
+		FROM unnest(r.phases) u) p;
+COMMENT ON VIEW eros.last_hour IS 'internal: sums over the last hour of the history, and, but for CPU, what was counted since the last sample, for eros.problems()';
 COMMENT ON COLUMN eros.last_hour.cpu_granted_ms IS 'CPU time granted, all phases, in ms';
 COMMENT ON COLUMN eros.last_hour.cpu_used_ms IS 'CPU time used, in ms';
 COMMENT ON COLUMN eros.last_hour.cpu_yielded_ms IS 'CPU time left to others, in ms';
@@ -2040,11 +2056,12 @@ COMMENT ON COLUMN eros.last_hour.evicted IS 'cache entries evicted';
 COMMENT ON COLUMN eros.last_hour.halts IS 'batches halted';
 COMMENT ON COLUMN eros.last_hour.halts_slow IS 'halts by returning users that took longer than 500 ms';
 COMMENT ON COLUMN eros.last_hour.halts_forced IS 'workers terminated because they did not yield';
+COMMENT ON COLUMN eros.last_hour.touches_lost IS 'touches that could not be noted';
+COMMENT ON COLUMN eros.last_hour.users_spilled IS 'active users moved to the table to make room';
 
 CREATE VIEW eros.last_hour_phase AS
 	SELECT u.phase, sum(u.cpu_granted_ms) AS cpu_granted_ms, sum(u.cpu_used_ms) AS cpu_used_ms
-	FROM eros.history_ring r CROSS JOIN LATERAL unnest(r.phases) u
-	WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '1 hour' AND r.sampled_at <= eros.now()
+	FROM eros.last_hour_sample r CROSS JOIN LATERAL unnest(r.phases) u
 	GROUP BY u.phase;
 COMMENT ON VIEW eros.last_hour_phase IS 'internal: sums over the last hour of the history for each phase, for eros.problems()';
 COMMENT ON COLUMN eros.last_hour_phase.phase IS 'number of the phase';
@@ -2054,10 +2071,10 @@ COMMENT ON COLUMN eros.last_hour_phase.cpu_used_ms IS 'CPU time used, in ms';
 CREATE VIEW eros.lately_handler AS
 	SELECT n.name AS handler, sum(s.batches)::bigint AS batches, sum(s.batches_failed)::bigint AS batches_failed,
 		   sum(s.users_done)::bigint AS users_done
-	FROM (SELECT (unnest(r.handlers)).* FROM eros.history_ring r
-		  WHERE r.span_s = 60 AND r.sampled_at > eros.now() - interval '15 minutes' AND r.sampled_at <= eros.now()
+	FROM (SELECT u.* FROM eros.last_hour_sample r CROSS JOIN LATERAL unnest(r.handlers) u
+		  WHERE r.sampled_at > eros.now() - interval '15 minutes'
 		  UNION ALL
-		  SELECT * FROM eros.sample_handlers((SELECT max(o.sampled_at) FROM eros.history_ring o WHERE o.span_s = 60))) s
+		  SELECT * FROM eros.sample_handlers((SELECT max(o.sampled_at) FROM eros.last_hour_sample o))) s
 	JOIN eros.handler n USING (handler_id)
 	GROUP BY n.name;
 COMMENT ON VIEW eros.lately_handler IS 'internal: sums over the last 15 minutes for each handler, for eros.problems()';
@@ -2066,20 +2083,66 @@ COMMENT ON COLUMN eros.lately_handler.batches IS 'its calls';
 COMMENT ON COLUMN eros.lately_handler.batches_failed IS 'calls for one user that raised an error or timed out; larger ones that do are split, and not counted';
 COMMENT ON COLUMN eros.lately_handler.users_done IS 'jobs finished';
 
+-- the hours, by their slots, the minutes since the last of them, likewise, and what is in no sample yet
+CREATE VIEW eros.last_day_handler AS
+	WITH hour AS MATERIALIZED (
+		SELECT r.sampled_at, r.handlers
+		FROM eros.history_ring r
+		WHERE r.span_s = 3600 AND r.sampled_at > eros.now() - interval '1 day' AND r.sampled_at <= eros.now()
+		  AND r.slot = ANY (ARRAY(
+			SELECT ((floor(extract(epoch FROM eros.now()) / 3600)::bigint - g) % 720)::smallint FROM generate_series(0, 24) g))
+	), since AS MATERIALIZED (
+		SELECT coalesce(max(h.sampled_at), eros.now() - interval '1 day') AS at FROM hour h
+	), minute AS MATERIALIZED (
+		SELECT r.sampled_at, r.handlers
+		FROM eros.history_ring r
+		WHERE r.span_s = 60 AND r.sampled_at > (SELECT s.at FROM since s) AND r.sampled_at <= eros.now()
+		  AND r.slot = ANY (ARRAY(
+			SELECT ((floor(extract(epoch FROM eros.now()) / 60)::bigint - g) % 1440)::smallint
+			FROM since s CROSS JOIN generate_series(0, least(1439, ceil(extract(epoch FROM eros.now() - s.at) / 60)::integer)) g))
+	)
+	SELECT n.name AS handler, sum(s.hits)::bigint AS hits, sum(s.misses)::bigint AS misses,
+		   sum(s.results_expired)::bigint AS results_expired, sum(s.results_unread)::bigint AS results_unread
+	FROM (SELECT u.* FROM hour h CROSS JOIN LATERAL unnest(h.handlers) u
+		  UNION ALL
+		  SELECT u.* FROM minute m CROSS JOIN LATERAL unnest(m.handlers) u
+		  UNION ALL
+		  SELECT * FROM eros.sample_handlers((SELECT max(o.sampled_at) FROM minute o))) s
+	JOIN eros.handler n USING (handler_id)
+	GROUP BY n.name;
+COMMENT ON VIEW eros.last_day_handler IS 'internal: sums over the last day for each handler, for eros.problems()';
+COMMENT ON COLUMN eros.last_day_handler.handler IS 'its name';
+COMMENT ON COLUMN eros.last_day_handler.hits IS 'reads that found a result';
+COMMENT ON COLUMN eros.last_day_handler.misses IS 'reads that found none';
+COMMENT ON COLUMN eros.last_day_handler.results_expired IS 'results whose partition was dropped';
+COMMENT ON COLUMN eros.last_day_handler.results_unread IS 'of these, results that nobody had read, estimated';
+
 /*
  * One block for each condition, which gives a row while it is bad: rank within
  * its severity (10, 20, ...: room between), key, severity, what is wrong, what
- * to do.  The key names its section in docs/operations.md.
+ * to do.  The key names its section in docs/operations.md.  PL/pgSQL keeps the
+ * plan for the next look, and planning is most of what one costs.
  */
 CREATE FUNCTION eros.problems(
 	OUT problem text, OUT severity text, OUT message text, OUT hint text, OUT anchor text) RETURNS SETOF record
-	LANGUAGE sql VOLATILE ROWS 5 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+	LANGUAGE plpgsql VOLATILE ROWS 5 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
 	WITH i AS MATERIALIZED (SELECT * FROM eros.database_info()),
 	handler AS MATERIALIZED (SELECT * FROM eros.status_handler),
 	queue AS MATERIALIZED (SELECT * FROM eros.status_queue),
 	hour AS MATERIALIZED (SELECT * FROM eros.last_hour),
 	hour_phase AS MATERIALIZED (SELECT * FROM eros.last_hour_phase),
 	lately AS MATERIALIZED (SELECT * FROM eros.lately_handler),
+	day AS MATERIALIZED (SELECT * FROM eros.last_day_handler),
+	parked AS MATERIALIZED (
+		SELECT e.extversion FROM pg_extension e WHERE e.extname = 'eros' AND e.extversion <> eros.library_version()),
+	at_work AS MATERIALIZED (
+		-- the scheduler, and since when it may have been
+		SELECT greatest(i.last_sweep, i.scheduler_since) AS swept, greatest(i.last_maintenance, i.scheduler_since) AS maintained
+		FROM i
+		WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean AND NOT EXISTS (SELECT FROM parked)),
 	failure AS MATERIALIZED (
 		SELECT count(*) AS errors, sum(e.count) AS times, (array_agg(e.process || ': ' || e.message ORDER BY e.at DESC))[1] AS latest
 		FROM eros.error_info() e
@@ -2112,8 +2175,8 @@ CREATE FUNCTION eros.problems(
 		FROM i WHERE i.failed_rounds > 0
 		UNION ALL
 		SELECT 50, 'touches_lost', 'critical',
-			   format('%s touches were lost where nothing can be written', i.touches_lost), 'raise eros.tracker_memory'
-		FROM i WHERE i.touches_lost > 0
+			   format('%s touches were lost in the last hour where nothing can be written', r.touches_lost), 'raise eros.tracker_memory'
+		FROM hour r WHERE r.touches_lost > 0
 		UNION ALL
 		SELECT 60, 'handlers_broken', 'critical',
 			   format('%s handlers cannot be called', count(*)), 'see error in eros.status_handler'
@@ -2122,7 +2185,7 @@ CREATE FUNCTION eros.problems(
 		SELECT 4, 'parked', 'critical',
 			   format('parked: the library has version %s, the extension %s', eros.library_version(), e.extversion),
 			   'restart the server if the library was replaced, then ALTER EXTENSION eros UPDATE'
-		FROM pg_extension e WHERE e.extname = 'eros' AND e.extversion <> eros.library_version()
+		FROM parked e
 		UNION ALL
 		SELECT 5, 'switched_off', 'critical', 'switched off', 'set eros.enabled = on, and reload the configuration'
 		WHERE NOT current_setting('eros.enabled')::boolean
@@ -2138,23 +2201,23 @@ CREATE FUNCTION eros.problems(
 		FROM i WHERE i.held
 		UNION ALL
 		SELECT 40, 'users_spilled', 'warning',
-			   'active users did not fit into memory and were moved to the table', 'raise eros.tracker_memory'
-		FROM i WHERE i.users_spilled > 0
+			   format('%s active users did not fit into memory in the last hour and were moved to the table', r.users_spilled), 'raise eros.tracker_memory'
+		FROM hour r WHERE r.users_spilled > 0
 		UNION ALL
 		SELECT 50, 'jobs_failed', 'warning',
 			   format('%s jobs have failed', sum(h.jobs_failed)), 'see last_error in eros.job, then eros.retry()'
 		FROM handler h HAVING sum(h.jobs_failed) > 0
 		UNION ALL
-		SELECT 30, 'sweep_late', 'critical',
-			   format('no sweep since %s', date_trunc('second', coalesce(i.last_sweep, i.scheduler_since))), 'see the server log for what the scheduler cannot do'
-		FROM i WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean
-			AND coalesce(i.last_sweep, i.scheduler_since) < eros.now() - interval '10 minutes'
+		SELECT 35, 'sweep_late', 'critical',
+			   format('no sweep since %s', date_trunc('second', w.swept)), 'see the server log for what the scheduler cannot do'
+		FROM at_work w
+		WHERE w.swept < eros.now() - interval '10 minutes'
 				- least(coalesce((SELECT min(p.idle_after) FROM eros.phase p), '1 minute'), interval '1 hour')
 		UNION ALL
 		SELECT 60, 'tracker_filling', 'warning',
 			   format('the memory for active users is %s %% full', round(100.0 * i.tracker_users / i.tracker_capacity)),
 			   'raise eros.tracker_memory'
-		FROM i WHERE i.tracker_users > 0.75 * i.tracker_capacity AND i.users_spilled = 0
+		FROM i CROSS JOIN hour r WHERE i.tracker_users > 0.75 * i.tracker_capacity AND r.users_spilled = 0
 		UNION ALL
 		SELECT 70, 'halts_forced', 'warning',
 			   format('%s workers were terminated in the last hour because they did not yield to a halt', r.halts_forced),
@@ -2188,10 +2251,10 @@ CREATE FUNCTION eros.problems(
 			SELECT o.worker FROM eros.status_worker o WHERE o.batch_age IS NOT NULL ORDER BY o.batch_age DESC LIMIT 1)
 		UNION ALL
 		SELECT 120, 'maintenance_late', 'warning',
-			   format('no maintenance since %s', date_trunc('second', coalesce(i.last_maintenance, i.scheduler_since))),
+			   format('no maintenance since %s', date_trunc('second', w.maintained)),
 			   'see the server log, and pg_cron''s job log if maintenance_by is pg_cron'
-		FROM i WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean
-			AND coalesce(i.last_maintenance, i.scheduler_since) < eros.now() - interval '10 minutes'
+		FROM at_work w
+		WHERE w.maintained < eros.now() - interval '10 minutes'
 				- 4 * current_setting('eros.maintenance_interval')::interval
 		UNION ALL
 		SELECT 130, 'cache_full', 'warning',
@@ -2218,15 +2281,16 @@ CREATE FUNCTION eros.problems(
 		WHERE l.measured >= 100 AND l.p99_ms > t.limit_ms HAVING count(*) > 0
 		UNION ALL
 		SELECT 170, 'results_unread', 'warning',
-			   format('nobody reads %s %% of the results of handler "%s"', round(100.0 * h.results_unread / h.results_expired), h.handler),
+			   format('nobody reads %s %% of the results of handler "%s"', round(100.0 * d.results_unread / d.results_expired), d.handler),
 			   'see suggestion in eros.status_worth'
-		FROM handler h WHERE h.enabled AND h.results_expired >= 1000 AND h.results_unread >= 0.9 * h.results_expired
+		FROM day d JOIN handler h USING (handler)
+		WHERE h.enabled AND d.results_expired >= 1000 AND d.results_unread >= 0.9 * d.results_expired
 		UNION ALL
 		SELECT 180, 'hits_rare', 'warning',
-			   format('%s %% of the reads of handler "%s" find no result', round(100.0 * h.misses / (h.hits + h.misses)), h.handler),
+			   format('%s %% of the reads of handler "%s" find no result', round(100.0 * d.misses / (d.hits + d.misses)), d.handler),
 			   'see whether its jobs wait or fail, whether its ttl is long enough, and whether it is read under the right users'
-		FROM handler h CROSS JOIN i
-		WHERE h.enabled AND h.hits + h.misses >= 1000 AND h.misses > h.hits AND i.stats_since < eros.now() - interval '1 day'
+		FROM day d JOIN handler h USING (handler) CROSS JOIN i
+		WHERE h.enabled AND d.hits + d.misses >= 1000 AND d.misses > d.hits AND i.stats_since < eros.now() - interval '1 day'
 		UNION ALL
 		SELECT 190, 'scrape_stopped', 'warning',
 			   format('the metrics were last collected at %s', date_trunc('second', m.scraped_at)), 'see whether the exporter runs'
@@ -2250,7 +2314,8 @@ CREATE FUNCTION eros.problems(
 			   'see what the workers do in eros.status_worker, and the errors in eros.status_error'
 		FROM queue q JOIN handler h USING (handler) LEFT JOIN lately l USING (handler) CROSS JOIN i
 		WHERE h.enabled AND h.counted AND h.error IS NULL AND q.oldest_wait > interval '15 minutes' AND coalesce(l.users_done, 0) = 0
-			AND NOT i.paused AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()
+			AND NOT i.paused AND NOT i.held AND current_setting('eros.enabled')::boolean
+			AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()
 			AND i.served_since < eros.now() - interval '15 minutes'
 		UNION ALL
 		SELECT 125, 'purge_blocked', 'warning',
@@ -2277,7 +2342,8 @@ CREATE FUNCTION eros.problems(
 	SELECT b.problem, b.severity, b.message, b.hint,
 		   'docs/operations.md#' || replace(b.problem, '_', '-')
 	FROM bad b
-	ORDER BY b.severity, b.rank
+	ORDER BY b.severity, b.rank, b.message;
+END
 $$;
 COMMENT ON FUNCTION eros.problems() IS
 	'what is wrong in this database now, the worst first: a stable key, critical or warning, the sentence, what to do, and where it is explained. No row: all is well';
@@ -2467,13 +2533,15 @@ COMMENT ON COLUMN eros.metric_family.labels IS 'the names of its labels; datname
 COMMENT ON COLUMN eros.metric_family.help IS 'what it is';
 
 CREATE VIEW eros.metrics AS
-	-- materialized, so that the history is read once
+	-- materialized, so that each is asked once
 	WITH prediction AS MATERIALIZED (
 		SELECT p.unit, v.source, v.value,
 			   jsonb_build_object('quantity', p.quantity, 'phase', coalesce(p.phase::text, ''),
 								  'handler', coalesce(p.handler, '')) AS labels
 		FROM eros.status_prediction p CROSS JOIN LATERAL (VALUES
 			('predicted', p.predicted), ('measured', p.measured)) v(source, value)
+	), problem AS MATERIALIZED (
+		SELECT * FROM eros.problems()
 	)
 	SELECT f.subject, f.name AS family, f.name || s.suffix AS name, f.type, f.help,
 		   jsonb_build_object('datname', current_database()) || s.labels AS labels,
@@ -2501,9 +2569,9 @@ CREATE VIEW eros.metrics AS
 		SELECT 'database', 'eros_database_' || v.name, '', '{}', v.value
 		FROM eros.database_info() i
 		CROSS JOIN eros.note_scrape()
-		CROSS JOIN (SELECT s.status, s.idle_users FROM eros.status s) s
+		CROSS JOIN (SELECT sum(p.users) AS idle_users FROM eros.status_phase p) s
 		CROSS JOIN LATERAL (VALUES
-			('healthy', (s.status = 'ok')::integer),
+			('healthy', (NOT EXISTS (SELECT FROM problem))::integer),
 			('scheduler_up', (i.scheduler_pid IS NOT NULL OR i.away)::integer),
 			('paused', i.paused::integer),
 			('worker_slot_missing', i.no_worker_slot::integer),
@@ -2608,7 +2676,7 @@ CREATE VIEW eros.metrics AS
 			('slowest_seconds', coalesce(l.max_ms / 1000, 0))) v(name, value)
 	UNION ALL
 		SELECT 'problem', 'eros_problem_rows', '', jsonb_build_object('problem', p.problem, 'severity', p.severity), count(*)
-		FROM eros.problems() p
+		FROM problem p
 		GROUP BY p.problem, p.severity
 	UNION ALL
 		SELECT 'prediction_' || p.unit, format('eros_prediction_%s_%s', p.unit, p.source), '', p.labels, p.value
@@ -3568,7 +3636,7 @@ GRANT SELECT ON eros.status, eros.status_phase, eros.status_handler, eros.status
 GRANT SELECT ON eros.metrics, eros.metric_family TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.halt_histogram(), eros.metrics_text() TO pg_monitor;
 GRANT SELECT ON eros.history_server, eros.history_phase, eros.history_handler, eros.status_latency,
-	eros.last_hour, eros.last_hour_phase, eros.lately_handler, eros.status_worth,
+	eros.last_hour_sample, eros.last_hour, eros.last_hour_phase, eros.lately_handler, eros.last_day_handler, eros.status_worth,
 	eros.history_part, eros.status_prediction TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eros.problems(), eros.note_scrape(), eros.monitor_info(),
 	eros.latency_info(), eros.cpu_formula(integer), eros.activity_formula(bigint, double precision, double precision),

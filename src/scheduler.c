@@ -813,6 +813,7 @@ take_slot(Datum arg)
 	}
 	db->scheduler_pid = MyProcPid;
 	db->scheduler_latch = MyLatch;
+	pg_atomic_write_u64(&db->scheduler_since, (uint64) eros_now());
 	LWLockRelease(eros_shared->lock);
 	before_shmem_exit(scheduler_exit, (Datum) 0);
 	eros_process_init(dboid, "eros scheduler");
@@ -881,7 +882,6 @@ eros_scheduler_main(Datum arg)
 		pg_atomic_write_u64(&db->served_since, (uint64) eros_now());
 	pg_atomic_fetch_add_u64(&db->turns, 1);
 	pg_atomic_write_u32(&db->failed_starts, 0);
-	pg_atomic_write_u64(&db->scheduler_since, (uint64) eros_now());
 	eros_launcher_wake(); /* the next database can be looked at */
 
 	handles = MemoryContextAllocZero(TopMemoryContext,

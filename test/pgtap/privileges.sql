@@ -52,7 +52,7 @@ SELECT is_empty($$SELECT t.accessible('test_dev')$$, 'a developer has no right o
 -- the monitor
 SELECT set_eq($$SELECT t.accessible('test_watch')$$, ARRAY['status', 'status_phase', 'status_handler', 'status_worker',
   'status_queue', 'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'status_database', 'phase', 'handler', 'status_latency', 'status_prediction', 'status_worth',
-  'history_server', 'history_phase', 'history_handler', 'history_part', 'last_hour', 'last_hour_phase', 'lately_handler',
+  'history_server', 'history_phase', 'history_handler', 'history_part', 'last_hour_sample', 'last_hour', 'last_hour_phase', 'lately_handler', 'last_day_handler',
   'metrics', 'metric_family'],
   'what pg_monitor may read');
 SELECT is_empty($$SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'eros'::regnamespace AND c.relkind IN ('r', 'p', 'v')

@@ -9,7 +9,7 @@ SELECT functions_are('eros', ARRAY(
   WHERE p.pronamespace = 'eros'::regnamespace), 'all functions in the schema belong to the extension');
 SELECT views_are('eros', ARRAY['status', 'status_phase', 'status_handler', 'status_worker', 'status_queue',
   'status_cache', 'status_halt', 'status_halt_recent', 'status_error', 'status_database', 'status_latency', 'status_prediction', 'status_worth', 'history_server', 'history_phase',
-  'history_handler', 'history_filled', 'history_part', 'last_hour', 'last_hour_phase', 'lately_handler',
+  'history_handler', 'history_filled', 'history_part', 'last_hour_sample', 'last_hour', 'last_hour_phase', 'lately_handler', 'last_day_handler',
   'metrics', 'metric_family'],
   'the views');
 SELECT set_eq($$SELECT relname::text FROM pg_class WHERE relnamespace = 'eros'::regnamespace

@@ -111,7 +111,7 @@ my ($status, $stdout, $stderr) = $node->psql('postgres',
 is($status, 0, 'read-only touches succeed with the memory full') or diag($stderr);
 cmp_ok(value($node, 'postgres', $lost), '>', 500, 'those that found no room are counted');
 reload_with($node, 'eros.enabled' => 'on');
-polls_to($node, 'postgres', q{SELECT status LIKE '%touches were lost where nothing can be written: raise eros.tracker_memory' FROM eros.status},
+polls_to($node, 'postgres', q{SELECT status LIKE '%touches were lost in the last hour where nothing can be written: raise eros.tracker_memory' FROM eros.status},
 	'the status tells, and what to do');
 
 # the scheduler has made room

@@ -71,7 +71,7 @@ like(value($node, 'postgres', 'SELECT suggestion FROM eros.status_worth'), qr/^m
 # nobody finds
 $node->safe_psql('postgres', q{SELECT count(eros.get('one', g)) FROM generate_series(1, 1100) g});
 is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'hits_rare'}), 0, 'the first day nobody minds');
-advance('1 day');
+advance('22 hours');
 comes('hits_rare', 'reads find nothing');
 is( value($node, 'postgres', q{SELECT message || ': ' || hint FROM eros.problems() LIMIT 1}),
 	value($node, 'postgres', 'SELECT status FROM eros.status'),
@@ -79,6 +79,9 @@ is( value($node, 'postgres', q{SELECT message || ': ' || hint FROM eros.problems
 is( value($node, 'postgres', q{SELECT anchor, count(*) OVER () FROM eros.problems() LIMIT 1}),
 	value($node, 'postgres', 'SELECT anchor, problems FROM eros.status'),
 	'and where it is explained, and how many there are');
+advance('26 hours');
+goes('results_unread', 'that was a day ago');
+goes('hits_rare', 'that, too');
 
 # jobs wait
 $node->safe_psql('postgres', 'SELECT eros.pause(); SELECT eros_touch(1)');
@@ -138,6 +141,9 @@ polls_to($node, 'postgres', q{SELECT sum(users_done) FROM eros.sample_handlers((
 advance('20 minutes');
 polls_to($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'queue_stalled' AND message LIKE '%"one"%'},
 	'queue_stalled: a job has waited for 20 minutes', 1);
+reload_with($node, 'eros.enabled' => 'off');
+goes('queue_stalled', 'where EROS is switched off, that says it');
+reload_with($node, 'eros.enabled' => 'on');
 $node->safe_psql('postgres', q{SELECT eros.drop_handler('sleeps')});
 goes('queue_stalled', 'it is done');
 
@@ -202,6 +208,8 @@ goes('cache_full', 'after an hour without');
 
 # what the history says of the last hour
 for my $case (
+	[ touches_lost => q{server.touches_lost = 3} ],
+	[ users_spilled => q{server.users_spilled = 3} ],
 	[ halts_forced => q{server.halts_forced = 1} ],
 	[ halts_slow => q{server.halts = 10, server.halts_slow = 1} ],
 	[ cpu_over_share => q{phases[1].cpu_used_ms = 20000, phases[3].cpu_granted_ms = 1000000} ],
@@ -209,7 +217,6 @@ for my $case (
 {
 	my ($problem, $set) = @$case;
 
-	advance('2 hours');
 	$node->safe_psql('postgres', 'SELECT eros_touch(4)');
 	advance('15 minutes');
 	polls_to($node, 'postgres', q{SELECT max(sampled_at) > eros.now() - interval '2 minutes' FROM eros.history_ring},
@@ -217,8 +224,9 @@ for my $case (
 	$node->safe_psql('postgres', qq{UPDATE eros.history_ring SET $set
 		WHERE span_s = 60 AND sampled_at = (SELECT max(sampled_at) FROM eros.history_ring WHERE span_s = 60)});
 	comes($problem, 'the history of the last hour has it');
+	advance('2 hours');
+	goes($problem, 'it has it no more');
 }
-advance('2 hours');
 
 # dead rows
 $node->safe_psql('postgres', 'ALTER TABLE eros.job SET (autovacuum_enabled = off)');
@@ -242,6 +250,11 @@ in_session($session, 'BEGIN; LOCK TABLE eros.activity');
 advance('1 day');
 comes('sweep_late', 'somebody has locked eros.activity');
 comes('maintenance_late', 'and it does not come to maintain');
+$node->safe_psql('postgres', 'SELECT pg_terminate_backend(scheduler_pid) FROM eros.status');
+polls_to($node, 'postgres', running(), 'another scheduler runs');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem IN ('sweep_late', 'maintenance_late')}), 0, 'which has its time');
+advance('1 day');
+comes('sweep_late', 'it has had it');
 close_session($session);
 goes('sweep_late', 'the lock is gone');
 goes('maintenance_late', 'and it maintains');
