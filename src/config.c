@@ -372,6 +372,16 @@ eros_config_by_hand(void)
 	reload_by_hand = true;
 }
 
+/* Tells whether the copy of a process that reads it by hand is the newest. */
+bool
+eros_config_is_current(void)
+{
+	ErosDatabase *db = eros_my_database();
+
+	return db != NULL && config != NULL &&
+		   config->generation == pg_atomic_read_u64(&db->config_generation);
+}
+
 /* Finds a phase of the configuration, or NULL. */
 ErosPhase *
 eros_phase(int phase)

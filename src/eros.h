@@ -637,6 +637,7 @@ extern ErosConfig *eros_config(void);
 extern ErosConfig *eros_config_reload(void);
 extern void eros_config_invalidate(void);
 extern void eros_config_by_hand(void);
+extern bool eros_config_is_current(void);
 extern void eros_config_free_retired(void);
 extern uint32 eros_config_dirty(void);
 extern ErosHandler *eros_handler_by_name(const char *name, bool missing_ok);

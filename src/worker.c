@@ -422,6 +422,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	volatile int claimed = 0;
 	ErrorData *volatile error = NULL;
 	volatile bool halted = false;
+	volatile bool outdated = false;
 
 	MemoryContextReset(batch_context);
 	claim.context = batch_context; /* beyond the transaction */
@@ -434,8 +435,12 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		eros_process_begin();
 		pg_atomic_write_u64(&worker->snapshot_start, (uint64) GetCurrentTimestamp());
 		old = MemoryContextSwitchTo(batch_context);
-		claimed =
-			attempt_batch(handler, piece, eros_governor_batch_size(phase, handler), &claim, &stage);
+
+		/* what this snapshot sees may have been meant for the handler as it is now */
+		outdated = !eros_config_is_current();
+		if (!outdated)
+			claimed = attempt_batch(handler, piece, eros_governor_batch_size(phase, handler),
+									&claim, &stage);
 		MemoryContextSwitchTo(old);
 		eros_process_commit();
 		eros_halt_withdraw(worker);
@@ -483,7 +488,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	pg_atomic_write_u64(&worker->batch_start, 0);
 	pg_atomic_write_u32(&worker->handler_id, 0);
 	pgstat_report_stat(false);
-	return error != NULL || claimed > 0;
+	return error != NULL || claimed > 0 || outdated;
 }
 
 /* Reads the configuration; false when the extension is gone, or of another version. */
