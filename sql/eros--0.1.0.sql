@@ -1354,11 +1354,9 @@ CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz,
 			  UNION ALL
 			  SELECT 'infinity', p.* FROM eros.sample_phases((SELECT max(r.sampled_at) FROM eros.history_part r)) p
 			  WHERE learn_phases.upto IS NULL) s
-		JOIN eros.phase e USING (phase) -- one that was deleted has nobody on the way
 		GROUP BY 1
 	), below AS (
-		-- the first phase has the most, unless it is a new one
-		SELECT c.*, max(c.transitions) OVER () AS first,
+		SELECT c.*, first_value(c.transitions) OVER w AS first,
 			   coalesce(sum(c.users) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS before
 		FROM counted c WINDOW w AS (ORDER BY c.phase)
 	)
@@ -1631,7 +1629,7 @@ CREATE FUNCTION eros.forecast(
 		FROM split s CROSS JOIN eros.phase p
 		JOIN eros.cpu_formula(forecast.workers) f USING (phase)
 		LEFT JOIN learned_phase l USING (phase)
-		CROSS JOIN (SELECT max(o.transitions) AS transitions FROM learned_phase o) first
+		LEFT JOIN LATERAL (SELECT o.transitions FROM learned_phase o ORDER BY o.phase LIMIT 1) first ON true
 	), handler AS MATERIALIZED (
 		-- without a handler: an imaginary one in each phase
 		SELECT h.name AS handler, h.phase, coalesce(l.cost_ms, forecast.cost_ms) AS cost_ms,
@@ -1657,7 +1655,7 @@ CREATE FUNCTION eros.forecast(
 			   (SELECT sum(p.crossings) FROM phase p) AS crossings,
 			   -- each who becomes idle had been active: his row goes when he returns
 			   (SELECT p.crossings FROM phase p WHERE p.is_first)
-				   * least(coalesce(s.returns / nullif((SELECT max(o.transitions) FROM learned_phase o), 0)::double precision, 1), 1) AS returns,
+				   * least(coalesce(s.returns / nullif((SELECT o.transitions FROM learned_phase o ORDER BY o.phase LIMIT 1), 0)::double precision, 1), 1) AS returns,
 			   -- what the scheduler writes besides the jobs: samples, snapshots, partitions
 			   coalesce(greatest(s.scheduler_wal_bytes - (SELECT coalesce(sum(h.jobs_added), 0) FROM learned_handler h) * eros.job_wal_bytes(), 0)
 						/ nullif(s.covered_s, 0), 0) AS upkeep_wal,
@@ -1806,7 +1804,7 @@ CREATE VIEW eros.status_prediction AS
 		-- what a planner would have known: how many users there would be, and how often they would become idle
 		SELECT c.at, s.scheduler_wal_bytes, extract(epoch FROM eros.now() - c.at)::double precision AS elapsed_s,
 			   greatest(s.most_active, e.most_active) AS active, greatest(s.most_idle, e.most_idle) AS idle, s.most_idle AS idle_lately,
-			   (SELECT max(l.transitions) FROM phase_after l) AS idles
+			   (SELECT l.transitions FROM phase_after l ORDER BY l.phase LIMIT 1) AS idles
 		FROM cut c CROSS JOIN LATERAL eros.learn_server(c.at, NULL) s CROSS JOIN LATERAL eros.learn_server(NULL, c.at) e
 		WHERE c.at IS NOT NULL
 	), forecast AS MATERIALIZED (

@@ -467,7 +467,7 @@ eros_handler_stats(Oid dboid, int32 handler_id)
 	return slot;
 }
 
-/* Tells whether these are a handler's counters, and not what those share for whom there is no room. */
+/* Tells whether these are one handler's counters: those without room share some. */
 bool
 eros_handler_is_counted(const ErosHandlerStats *stats)
 {

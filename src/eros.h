@@ -254,8 +254,8 @@ typedef struct ErosDatabase
 	pg_atomic_uint64 sample_name[2]; /* sampled_at of its row */
 	uint64 sampled[2][EROS_SAMPLED_OF_DATABASE];
 
-	pg_atomic_uint64 scraped_at; /* TimestampTz: somebody collected the metrics */
-	pg_atomic_uint32 scrapes;	 /* how often in a row, without a gap that is a stop */
+	pg_atomic_uint64 scraped_at;	 /* TimestampTz: somebody collected the metrics */
+	pg_atomic_uint32 scrapes;		 /* how often in a row, without a gap that is a stop */
 	pg_atomic_uint64 scraping_since; /* ... the first of which came then; TimestampTz */
 	pg_atomic_uint64 scheduler_wal_bytes;
 	ErosLatency latency[EROS_OPERATIONS];
@@ -733,7 +733,8 @@ extern void eros_pace_install(ErosWorker *worker);
 extern void eros_pace_begin(const ErosPhase *phase);
 extern void eros_pace_end(void);
 
-extern bool eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData *error);
+extern bool
+eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData *error);
 extern bool
 eros_error_note_message(ErosProcess process, int32 handler_id, int sqlstate, const char *message);
 extern void eros_error_report(ErosProcess process);

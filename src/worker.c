@@ -233,8 +233,8 @@ log_failure(const ErosHandler *handler, bool own, const ErrorData *error)
 	if (own)
 	{
 		ereport(LOG,
-				(errmsg("a batch of handler \"%s\" could not be claimed or stored: %s", handler->name,
-						error->message),
+				(errmsg("a batch of handler \"%s\" could not be claimed or stored: %s",
+						handler->name, error->message),
 				 error->context ? errcontext("%s", error->context) : 0,
 				 errhint("It is tried again; the same failure is not logged again for a minute.")));
 		return;
