@@ -39,6 +39,18 @@ sub advance
 	return;
 }
 
+# Two hours after what has happened just now: a sample has it under the minute at whose end it was taken.
+sub hours_later
+{
+	my $now = value($node, 'postgres', 'SELECT eros.now()');
+
+	advance('1 minute');
+	$node->poll_query_until('postgres', "SELECT count(*) > 0 FROM eros.history_ring WHERE sampled_at >= '$now'")
+	  or die 'no sample of the history';
+	advance('2 hours');
+	return;
+}
+
 create_eros($node, 'postgres');
 is(value($node, 'postgres', $keys), '', 'all is well at first');
 
@@ -203,7 +215,7 @@ $node->safe_psql('postgres', 'SELECT eros_touch(g) FROM generate_series(1, 1100)
 advance('15 minutes');
 comes('cache_full', 'results are evicted');
 reload_with($node, 'eros.cache_limit' => '1GB');
-advance('2 hours');
+hours_later();
 goes('cache_full', 'after an hour without');
 
 # what the history says of the last hour
