@@ -1,6 +1,6 @@
 -- What it would cost, what it did cost, whether it was worth it, and the checklist.
 \ir include/begin.sql
-SELECT plan(60);
+SELECT plan(61);
 SELECT eros.freeze_clock() AS t \gset
 CREATE FUNCTION t.half(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
   $$ SELECT u, to_jsonb(repeat('x', 100)) FROM unnest(user_ids) AS u $$;
@@ -89,6 +89,7 @@ SELECT is((SELECT suggestion FROM eros.status_worth), 'too early to tell: fewer 
 SELECT count(eros_touch(g)) AS t FROM generate_series(1, 500) g \gset
 SELECT eros.advance_clock('20 minutes') AS t \gset
 CALL eventually('SELECT transitions FROM eros.status_phase WHERE phase = 2', '500', 'half of them reach phase 2');
+CALL eventually($$SELECT max(sampled_at) > eros.now() - interval '2 minutes' FROM eros.history_part$$, 'true', 'the history has it');
 SELECT eros.disable_handler('half');
 DELETE FROM eros.activity;
 SELECT eros.advance_clock('4 hours') AS t \gset
