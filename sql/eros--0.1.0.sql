@@ -2152,10 +2152,10 @@ BEGIN
 			   'the launcher does not run', 'see the server log'
 		FROM i WHERE i.launcher_pid IS NULL AND current_setting('eros.enabled')::boolean AND NOT pg_is_in_recovery()
 		UNION ALL
-		-- taking turns is no problem, unless a turn does not come; that a further worker has no slot is a small one
+		-- waiting for no longer than a turn of another is no problem; that a further worker has no slot is a small one
 		SELECT 20, 'no_worker_slot', CASE WHEN coalesce(i.waiting_since > clock_timestamp() - interval '5 minutes', true) THEN 'warning' ELSE 'critical' END,
 			   'no free worker slot', 'raise max_worker_processes or lower eros.workers'
-		FROM i WHERE i.no_worker_slot OR i.waiting_since < clock_timestamp() - interval '5 minutes'
+		FROM i WHERE i.no_worker_slot OR i.waiting_since < clock_timestamp() - current_setting('eros.turn')::interval
 		UNION ALL
 		SELECT 30, 'scheduler_down', 'critical',
 			   'the scheduler of this database is not running', 'it is started within seconds'
