@@ -2,7 +2,7 @@
  * Computes and sleeps in turns, as a worker that is paced does, by nothing but
  * the clock: what a burst looks like on this machine where nothing can go wrong.
  *
- *		loop CPU_MS SLEEP_US
+ *		loop CPU_MS SLEEP_US SECONDS
  */
 #include <stdlib.h>
 #include <time.h>
@@ -21,9 +21,12 @@ used(void)
 int
 main(int argc, char **argv)
 {
-	if (argc != 3)
+	time_t end;
+
+	if (argc != 4)
 		return 2;
-	for (;;)
+	end = time(NULL) + atoll(argv[3]);
+	while (time(NULL) < end)
 	{
 		long long until = used() + atoll(argv[1]) * 1000000;
 

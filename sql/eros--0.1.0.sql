@@ -600,12 +600,16 @@ BEGIN
 		PERFORM eros.forget_users(stale);
 		cleaned := cleaned + cardinality(stale);
 	END LOOP;
-	-- whose number a role of another server might have, after a dump and restore
-	UPDATE eros.handler h
-		SET enabled = false, owner = 0::oid,
-			error = format('the owner of handler "%s" does not exist any more', h.name),
-			error_at = coalesce(h.error_at, eros.now())
-		WHERE h.owner <> 0::oid AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = h.owner);
+	-- whose number a role of another server might have, after a dump and restore; an UPDATE that finds
+	-- nobody would have everybody read the configuration anew
+	IF EXISTS (SELECT FROM eros.handler h
+			   WHERE h.owner <> 0::oid AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = h.owner)) THEN
+		UPDATE eros.handler h
+			SET enabled = false, owner = 0::oid,
+				error = format('the owner of handler "%s" does not exist any more', h.name),
+				error_at = coalesce(h.error_at, eros.now())
+			WHERE h.owner <> 0::oid AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = h.owner);
+	END IF;
 	PERFORM eros.maintenance_done();
 	RETURN cleaned;
 END $$;

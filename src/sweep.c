@@ -101,25 +101,64 @@ eros_sweep_restart(ErosSweep *sweep)
 	eros_sweep_config_changed(sweep);
 }
 
+/* Moves the users of a phase that is no more to the next lower one. */
+static void
+rehome_users(int phase)
+{
+	Oid argtypes[] = {INT2OID, INT2OID};
+	int below = phase - 1;
+
+	while (below > 0 && eros_phase(below) == NULL)
+		below--;
+	SPI_execute_with_args("UPDATE eros.activity SET phase = $2 WHERE phase = $1", 2, argtypes,
+						  (Datum[]){Int16GetDatum(phase), Int16GetDatum(below)}, NULL, false, 0);
+}
+
+/* Moves the pending jobs of a handler to its phase. */
+static void
+rehome_jobs(const ErosHandler *handler)
+{
+	Oid argtypes[] = {INT4OID, INT2OID, INT2ARRAYOID};
+	Datum others[EROS_MAX_PHASES];
+	Datum values[3];
+	int n = 0;
+
+	for (int phase = 1; phase <= EROS_MAX_PHASES; phase++)
+	{
+		if (phase != handler->phase)
+			others[n++] = Int16GetDatum(phase);
+	}
+	values[0] = Int32GetDatum(handler->handler_id);
+	values[1] = Int16GetDatum(handler->phase);
+	values[2] = PointerGetDatum(construct_array(others, n, INT2OID, 2, true, TYPALIGN_SHORT));
+	SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE status = 'pending'"
+						  " AND phase = ANY ($3) AND handler_id = $1",
+						  3, argtypes, values, NULL, false, 0);
+}
+
 /*
  * Finds new homes for users in phases that are no more, and for jobs whose
- * handler has moved: the indexes begin with the phase, so this is cheap.
+ * handler has moved.  Each statement names what it looks for by constants, so
+ * that the planner takes the indexes, which begin with the phase: mostly there
+ * is nothing to find.
  */
 void
 eros_sweep_rehome(void)
 {
-	SPI_execute("UPDATE eros.activity a SET phase ="
-				" coalesce((SELECT max(p.phase) FROM eros.phase p WHERE p.phase < a.phase), 0)"
-				" WHERE a.phase = ANY (ARRAY(SELECT n::smallint FROM generate_series(1, 8) n"
-				"	WHERE NOT EXISTS (SELECT FROM eros.phase p WHERE p.phase = n)))",
-				false, 0);
-	if (SPI_processed > 0)
+	ErosConfig *config = eros_config();
+	uint64 moved = 0;
+
+	for (int phase = 1; phase <= EROS_MAX_PHASES; phase++)
+	{
+		if (eros_phase(phase) != NULL)
+			continue;
+		rehome_users(phase);
+		moved += SPI_processed;
+	}
+	if (moved > 0)
 		eros_sweep_recount();
-	SPI_execute("UPDATE eros.job j SET phase = h.phase FROM eros.handler h"
-				" WHERE j.handler_id = h.handler_id AND j.status = 'pending'"
-				"   AND j.phase = ANY (ARRAY(SELECT n::smallint FROM generate_series(1, 8) n"
-				"	WHERE n <> h.phase))",
-				false, 0);
+	for (int h = 0; h < config->nhandlers; h++)
+		rehome_jobs(&config->handlers[h]);
 }
 
 /* Has everything looked at again: thresholds or handlers have changed. */

@@ -1,5 +1,5 @@
 -- A made-up history, full: every minute of the last day, every hour of the last thirty. 20,000 members,
--- most of them there in the evening, and a halt of the server in the night.
+-- most of them there in the evening, and the server down for forty minutes, ten hours ago.
 INSERT INTO eros.history_ring (span_s, slot, sampled_at, counted_since, server, phases, handlers)
 WITH sample AS (
   SELECT span_s, (n % CASE span_s WHEN 60 THEN 1440 ELSE 720 END)::smallint AS slot, to_timestamp(n * span_s::bigint) AS at,
@@ -23,6 +23,6 @@ SELECT span_s, slot, at, at - make_interval(secs => span_s),
       50 * tide * minutes, 5 * minutes, 90000 * minutes, 60000 * minutes, 50 * tide * minutes, 0, minutes)::eros.sample_of_handler
     FROM eros.handler h)
 FROM sample
-WHERE NOT (span_s = 60 AND at BETWEEN date_trunc('day', eros.now()) + interval '2 hours' AND date_trunc('day', eros.now()) + interval '2 hours 20 minutes')
+WHERE NOT (span_s = 60 AND at BETWEEN eros.now() - interval '10 hours' AND eros.now() - interval '9 hours 20 minutes')
 ON CONFLICT (span_s, slot) DO UPDATE SET sampled_at = EXCLUDED.sampled_at, counted_since = EXCLUDED.counted_since,
   server = EXCLUDED.server, phases = EXCLUDED.phases, handlers = EXCLUDED.handlers;
