@@ -12,8 +12,11 @@
  * eros.get() does without SQL: it probes these indexes directly, beginning
  * with the partition that expires last.  It keeps the list of partitions, and
  * reads it anew when the relation cache says that the parent has changed.
- * Storing deletes an older result wherever it is, so the first hit is the only
- * one.  It goes by the same indexes, and writes the rows of a batch at once.
+ * Storing overwrites an older result in the same partition and deletes it in
+ * any other, so the first hit is the only one.  It goes by the same indexes, and
+ * writes the rows of a batch that are new at once.  Nothing but these indexes is
+ * on the table: a row that is overwritten mostly stays on its page (HOT), which
+ * an index on expires_at would rule out.
  *
  * The bytes of live results are accounted per partition in shared memory; the
  * sizes on disk stand in for them after a restart.  Whether a result was read
@@ -82,7 +85,7 @@ static const Oid cache_types[] = {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 								  INT4OID, INT2OID,		   JSONBOID};
 
 /* What an entry takes besides its value, as eros.entry_bytes() has it. */
-#define ENTRY_OVERHEAD 112
+#define ENTRY_OVERHEAD 120
 
 /* A partition, by expiry. */
 typedef struct CachePartition
@@ -351,6 +354,37 @@ eros_cache_has_expired(TimestampTz now)
 	return false;
 }
 
+/*
+ * Lists the partitions of a bucket that may have results which expire after one
+ * time and up to another, the first to expire first.  They stay as long as the
+ * transaction.
+ */
+int
+eros_cache_expiring(int bucket, TimestampTz after, TimestampTz upto, ErosExpiringPartition **found)
+{
+	int n = 0;
+
+	load_partitions();
+	*found = palloc(sizeof(ErosExpiringPartition) * Max(npartitions, 1));
+	for (int i = npartitions - 1; i >= 0; i--)
+	{
+		Relation heap;
+
+		if (partitions[i].bucket != bucket || partitions[i].upper <= after ||
+			partitions[i].lower > upto)
+			continue;
+		heap = try_relation_open(partitions[i].relid, AccessShareLock);
+		if (heap == NULL)
+			continue; /* dropped this moment */
+		(*found)[n].relid = partitions[i].relid;
+		(*found)[n].upper = partitions[i].upper;
+		(*found)[n].nblocks = RelationGetNumberOfBlocks(heap);
+		n++;
+		relation_close(heap, NoLock);
+	}
+	return n;
+}
+
 /* Closes the accounts of partitions that are gone. */
 void
 eros_cache_close_accounts(void)
@@ -477,28 +511,40 @@ eros_close_partition(PG_FUNCTION_ARGS)
  * ------------------------------------------------------------------------
  */
 
-/*
- * Deletes the result that was found; returns the bytes that it took, or 0 when
- * somebody else has deleted it just now.
- */
+/* The bytes that the result takes which was found. */
+static int64
+bytes_found(CacheProbe *probe)
+{
+	bool isnull;
+
+	return ENTRY_OVERHEAD +
+		   (int64) toast_datum_size(slot_getattr(probe->slot, CACHE_VALUE, &isnull));
+}
+
+/* Tells whether the result was changed; if not, somebody else has deleted it just now. */
+static bool
+was_changed(TM_Result result)
+{
+	if (result == TM_Ok)
+		return true;
+	if (result == TM_Updated || IsolationUsesXactSnapshot())
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("could not change a result due to a concurrent change")));
+	return false;
+}
+
+/* Deletes the result that was found; returns the bytes that it took, 0 if it was gone. */
 static int64
 delete_found(CacheProbe *probe)
 {
-	bool isnull;
-	Datum value = slot_getattr(probe->slot, CACHE_VALUE, &isnull);
-	int64 bytes = ENTRY_OVERHEAD + (int64) toast_datum_size(value);
+	int64 bytes = bytes_found(probe);
 	ItemPointerData ctid = probe->slot->tts_tid;
 	TM_FailureData failure;
 	TM_Result result =
 		table_tuple_delete(probe->heap, &ctid, GetCurrentCommandId(true), GetActiveSnapshot(),
 						   InvalidSnapshot, true, &failure, false);
 
-	if (result == TM_Ok)
-		return bytes;
-	if (result == TM_Updated || IsolationUsesXactSnapshot())
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						errmsg("could not delete a result due to a concurrent change")));
-	return 0;
+	return was_changed(result) ? bytes : 0;
 }
 
 /* Deletes the results of these users in a partition; returns how many were live. */
@@ -534,27 +580,39 @@ delete_in_partition(CachePartition *part, const ErosHandler *handler, const Eros
 	return live;
 }
 
-/*
- * Deletes the results of these users, wherever they are; returns how many were
- * live.  By the indexes, without SQL: what the planner knows of the partitions
- * is old at best, as they are new every few hours.
- */
-static int
-delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys)
+/* Begins to change results, as they are now. */
+static void
+begin_change(void)
 {
-	TimestampTz now = eros_now();
-	int live = 0;
-
-	load_partitions();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	for (int i = 0; i < npartitions; i++)
-	{
-		if (partitions[i].bucket == handler->bucket && partitions[i].upper > now)
-			live += delete_in_partition(&partitions[i], handler, keys, nkeys, now);
-	}
+}
+
+/* Ends it: what was changed can be seen. */
+static void
+end_change(void)
+{
 	PopActiveSnapshot();
 	CommandCounterIncrement();
+}
+
+/*
+ * Deletes the results of these users in all partitions but one; returns how
+ * many were live.  By the indexes, without SQL: what the planner knows of the
+ * partitions is old at best, as they are new every few hours.
+ */
+static int
+delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys,
+			   const CachePartition *except, TimestampTz now)
+{
+	int live = 0;
+
+	for (int i = 0; i < npartitions; i++)
+	{
+		if (partitions[i].bucket == handler->bucket && partitions[i].upper > now &&
+			&partitions[i] != except)
+			live += delete_in_partition(&partitions[i], handler, keys, nkeys, now);
+	}
 	return live;
 }
 
@@ -603,44 +661,6 @@ fill_row(TupleTableSlot *slot, const ErosHandler *handler, const ErosKey *key, T
 	ExecStoreVirtualTuple(slot);
 }
 
-/* Writes results into a partition and its indexes; returns the bytes that they take. */
-static int64
-insert_results(CachePartition *part, const ErosHandler *handler, TimestampTz now,
-			   const ErosResults *results)
-{
-	Relation heap = table_open(part->relid, RowExclusiveLock);
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(heap), CACHE_VALUE - 1);
-	EState *estate = CreateExecutorState();
-	ResultRelInfo *target = makeNode(ResultRelInfo);
-	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * results->nrows);
-	int64 sum = 0;
-
-	eros_check_columns(heap, cache_types, lengthof(cache_types));
-	InitResultRelInfo(target, heap, 1, NULL, 0);
-	ExecOpenIndices(target, false);
-	for (int i = 0; i < results->nrows; i++)
-	{
-		int64 bytes;
-		Datum value = pack_value(results->values[i], att, &bytes);
-
-		sum += ENTRY_OVERHEAD + bytes;
-		slots[i] = table_slot_create(heap, NULL);
-		fill_row(slots[i], handler, &results->keys[i], now, value);
-	}
-	table_multi_insert(heap, slots, results->nrows, GetCurrentCommandId(true), 0, NULL);
-	for (int i = 0; i < results->nrows; i++)
-	{
-		eros_insert_index_tuples(target, slots[i], estate);
-		ResetPerTupleExprContext(estate);
-		ExecDropSingleTupleTableSlot(slots[i]);
-	}
-	ExecCloseIndices(target);
-	FreeExecutorState(estate);
-	table_close(heap, NoLock);
-	CommandCounterIncrement();
-	return sum;
-}
-
 /* Finds the partition for results that a handler stores now; makes it when there is none. */
 static CachePartition *
 partition_for(const ErosHandler *handler, TimestampTz expires_at)
@@ -663,6 +683,144 @@ partition_for(const ErosHandler *handler, TimestampTz expires_at)
 						   handler->name)));
 }
 
+/* A partition that results are written to, with its indexes. */
+typedef struct CacheTarget
+{
+	CacheProbe probe;
+	ResultRelInfo *indexes;
+	EState *estate;
+	Form_pg_attribute att; /* of the value */
+	bool empty;			   /* there is nothing to look for */
+	int64 added;		   /* bytes, those of overwritten and deleted results taken off */
+} CacheTarget;
+
+/* Opens the partition for writing. */
+static void
+begin_target(CacheTarget *target, CachePartition *part)
+{
+	if (!begin_probe(&target->probe, part, RowExclusiveLock))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("partition %u of eros.cache is gone, or without its unique index on "
+							   "(handler_id, user_id)",
+							   part->relid)));
+	target->att = TupleDescAttr(RelationGetDescr(target->probe.heap), CACHE_VALUE - 1);
+	target->empty = RelationGetNumberOfBlocks(target->probe.heap) == 0;
+	target->added = 0;
+	target->estate = CreateExecutorState();
+	target->indexes = makeNode(ResultRelInfo);
+	InitResultRelInfo(target->indexes, target->probe.heap, 0, NULL, 0);
+	ExecOpenIndices(target->indexes, false);
+}
+
+/* Closes it, and keeps the lock. */
+static void
+end_target(CacheTarget *target)
+{
+	ExecCloseIndices(target->indexes);
+	FreeExecutorState(target->estate);
+	end_probe(&target->probe, NoLock);
+}
+
+/* Puts a result in the place of the one that was found; false if that is gone. */
+static bool
+overwrite_found(CacheTarget *target, TupleTableSlot *slot)
+{
+	CacheProbe *probe = &target->probe;
+	ItemPointerData ctid = probe->slot->tts_tid;
+	int64 bytes = bytes_found(probe);
+	ErosIndexUpdate indexes_need;
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	TM_Result result =
+		table_tuple_update(probe->heap, &ctid, slot, GetCurrentCommandId(true), GetActiveSnapshot(),
+						   InvalidSnapshot, true, &failure, &lockmode, &indexes_need);
+
+	if (!was_changed(result))
+		return false;
+	eros_update_index_tuples(target->indexes, slot, target->estate, indexes_need);
+	ResetPerTupleExprContext(target->estate);
+	target->added -= bytes;
+	return true;
+}
+
+/*
+ * Sees to the result that a user has in the partition: a new one, if there is
+ * one, takes its place, else it is deleted.  Tells whether there was a place.
+ */
+static bool
+replace_result(CacheTarget *target, const ErosHandler *handler, const ErosKey *key,
+			   TupleTableSlot *slot)
+{
+	CacheProbe *probe = &target->probe;
+	bool placed = false;
+
+	if (target->empty)
+		return false;
+	probe_user(probe, handler, key);
+	while (index_getnext_slot(probe->scan, ForwardScanDirection, probe->slot))
+	{
+		if (slot != NULL && !placed)
+			placed = overwrite_found(target, slot);
+		else
+			target->added -= delete_found(probe);
+	}
+	return placed;
+}
+
+/* Writes rows for which there was no place, and their entries in the indexes. */
+static void
+insert_rows(CacheTarget *target, TupleTableSlot **slots, int nslots)
+{
+	if (nslots == 0)
+		return;
+	table_multi_insert(target->probe.heap, slots, nslots, GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < nslots; i++)
+	{
+		eros_insert_index_tuples(target->indexes, slots[i], target->estate);
+		ResetPerTupleExprContext(target->estate);
+		ExecDropSingleTupleTableSlot(slots[i]);
+	}
+}
+
+/*
+ * Writes results into their partition; returns the bytes that they take.  An
+ * older one that is in the same partition is overwritten: the new version of
+ * the row mostly finds room on its page, and then the index stays as it is.
+ */
+static int64
+write_results(CachePartition *part, const ErosHandler *handler, const ErosKey *keys, int nkeys,
+			  const ErosResults *results, TimestampTz now)
+{
+	CacheTarget target;
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * results->nrows);
+	int nslots = 0;
+	int64 sum = 0;
+
+	begin_target(&target, part);
+	for (int i = 0; i < nkeys; i++)
+	{
+		TupleTableSlot *slot = NULL;
+
+		if (results->values[i] != (Datum) 0)
+		{
+			int64 bytes;
+			Datum value = pack_value(results->values[i], target.att, &bytes);
+
+			sum += ENTRY_OVERHEAD + bytes;
+			slot = table_slot_create(target.probe.heap, NULL);
+			fill_row(slot, handler, &keys[i], now, value);
+		}
+		if (replace_result(&target, handler, &keys[i], slot))
+			ExecDropSingleTupleTableSlot(slot);
+		else if (slot != NULL)
+			slots[nslots++] = slot;
+	}
+	insert_rows(&target, slots, nslots);
+	end_target(&target);
+	account_bytes(part->relid, sum + target.added);
+	return sum;
+}
+
 /*
  * Stores what a handler returned for a batch of users.  An older result goes
  * also where there is no new one: the handler has nothing to keep for that
@@ -674,16 +832,20 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 {
 	TimestampTz now = eros_now();
 	TimestampTz expires_at = now + handler->ttl_us;
-	CachePartition *part;
+	CachePartition *part = NULL;
 	ErosReadWindow *window;
 	int64 bytes;
 
-	delete_results(handler, keys, nkeys);
-	if (results->nrows == 0)
+	load_partitions();
+	if (results->nrows > 0)
+		part = partition_for(handler, expires_at);
+	begin_change();
+	delete_results(handler, keys, nkeys, part, now);
+	if (part != NULL)
+		bytes = write_results(part, handler, keys, nkeys, results, now);
+	end_change();
+	if (part == NULL)
 		return;
-	part = partition_for(handler, expires_at);
-	bytes = insert_results(part, handler, now, results);
-	account_bytes(part->relid, bytes);
 	eros_count_on_commit(&handler->stats->stored_bytes, bytes);
 	eros_count_on_commit(&handler->stats->stored, results->nrows);
 	window = read_window(handler->stats, partition_upper(handler->bucket, expires_at), true);
@@ -857,7 +1019,10 @@ invalidate(FunctionCallInfo fcinfo, ErosKey key)
 
 	PreventCommandIfReadOnly("eros.invalidate()");
 	eros_owner_begin(&scope);
-	deleted = delete_results(handler, &key, 1);
+	load_partitions();
+	begin_change();
+	deleted = delete_results(handler, &key, 1, NULL, eros_now());
+	end_change();
 	eros_owner_end(&scope);
 	PG_RETURN_BOOL(deleted > 0);
 }

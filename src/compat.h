@@ -223,6 +223,23 @@ eros_init_materialized_srf(FunctionCallInfo fcinfo)
 	 ExecInsertIndexTuples((slot), (estate), false, NULL, NIL))
 #endif
 
+/* The entries of a row's new version, as table_tuple_update() asks for them. */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes ErosIndexUpdate;
+#define eros_update_index_tuples(target, slot, estate, needed)                                  \
+	((needed) == TU_None ? NIL                                                                  \
+						 : ExecInsertIndexTuples((target), (slot), (estate), true, false, NULL, \
+												 NIL, (needed) == TU_Summarizing))
+#elif PG_VERSION_NUM >= 140000
+typedef bool ErosIndexUpdate;
+#define eros_update_index_tuples(target, slot, estate, needed) \
+	((needed) ? ExecInsertIndexTuples((target), (slot), (estate), true, false, NULL, NIL) : NIL)
+#else
+typedef bool ErosIndexUpdate;
+#define eros_update_index_tuples(target, slot, estate, needed) \
+	((needed) ? eros_insert_index_tuples((target), (slot), (estate)) : NIL)
+#endif
+
 /* Since 16, parsing a qualified name can report errors softly. */
 #if PG_VERSION_NUM < 160000
 #define eros_name_list(name) stringToQualifiedNameList(name)

@@ -35,6 +35,7 @@
 #define EROS_MAX_WORKERS 64		/* of one database, at most */
 #define EROS_MAX_BATCH 1000		/* users in one batch, at most */
 #define EROS_MAX_PARTITIONS 128 /* cache partitions accounted per database */
+#define EROS_BUCKETS 16			/* classes of partitions: the longest ttl makes twelve */
 #define EROS_READ_WINDOWS 12	/* cache partitions of a handler with read marks */
 #define EROS_READ_BITS 10		/* 2^10 registers: a standard error of 3.25 % */
 #define EROS_ERRORS 64			/* errors of processes kept, of the whole server */
@@ -192,6 +193,14 @@ typedef struct ErosPartitionBytes
 	pg_atomic_uint64 bytes;
 } ErosPartitionBytes;
 
+/* How far the refresh has come in a bucket; see refresh.c. */
+typedef struct ErosRefreshHand
+{
+	TimestampTz moved_at;
+	TimestampTz upper; /* the partition that it is in, by its upper bound */
+	uint32 block;	   /* ... and the next page there */
+} ErosRefreshHand;
+
 /*
  * A database that has the extension, or is about to be looked at.  Slots are
  * given and taken under the slot lock; the owner's pid and latch are set under
@@ -265,6 +274,7 @@ typedef struct ErosDatabase
 
 	ErosPhaseCounters phases[EROS_MAX_PHASES + 1];
 	ErosPartitionBytes partitions[EROS_MAX_PARTITIONS];
+	ErosRefreshHand refresh_hands[EROS_BUCKETS]; /* where a scheduler that has left had them */
 } ErosDatabase;
 
 /*
@@ -341,7 +351,6 @@ typedef struct ErosReadWindow
 typedef struct ErosHandlerProgress
 {
 	uint64 generation; /* of the configuration; 0: nothing is kept */
-	TimestampTz refreshed_upto;
 	bool backfilled;
 	ErosKey backfill_from;
 } ErosHandlerProgress;
@@ -620,12 +629,11 @@ struct ErosConfig
 	TimestampTz transaction;
 };
 
-/* The rows that a handler's call returned, checked. */
+/* What a handler's call returned, checked. */
 typedef struct ErosResults
 {
 	int nrows;
-	ErosKey *keys;
-	Datum *values; /* jsonb */
+	Datum *values; /* jsonb, for each user asked for; 0 where there is no result */
 } ErosResults;
 
 extern int64 eros_interval_us(const Interval *interval);
@@ -693,8 +701,6 @@ extern bool
 eros_queue_record_failure(const ErosHandler *handler, const ErosKey *key, const char *message);
 extern uint64
 eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers, TimestampTz now);
-extern void eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto,
-							   TimestampTz now);
 extern void eros_queue_delete_users(const ErosKey *keys, int nkeys);
 extern TimestampTz eros_queue_next_due(const ErosHandler *handler);
 extern bool eros_queue_set_back(TimestampTz now);
@@ -704,10 +710,23 @@ extern void eros_queue_delete_handler(int32 handler_id);
 /* Results are refreshed when less than this part of their lifetime is left. */
 #define EROS_REFRESH_LEAD(ttl_us) ((ttl_us) / 10)
 
+/* A partition of the cache whose results expire soon; see refresh.c. */
+typedef struct ErosExpiringPartition
+{
+	Oid relid;
+	TimestampTz upper;
+	uint32 nblocks;
+} ErosExpiringPartition;
+
+extern TimestampTz eros_refresh_step(ErosRefreshHand *hands, TimestampTz now);
+extern void eros_refresh_all(TimestampTz now);
+
 extern int eros_cache_bucket(int64 ttl_us);
 extern void eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 							 const ErosResults *results);
 extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found);
+extern int
+eros_cache_expiring(int bucket, TimestampTz after, TimestampTz upto, ErosExpiringPartition **found);
 extern uint64 eros_cache_bytes(ErosDatabase *db);
 extern void eros_cache_recount(void);
 extern bool eros_cache_has_expired(TimestampTz now);

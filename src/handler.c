@@ -602,8 +602,7 @@ take_row(const ErosHandler *handler, HeapTuple tuple, TupleDesc desc, const Eros
 						handler->name, (Size) (VARSIZE(flat) - VARHDRSZ), eros_max_result_size),
 				 errdetail("The user is %s.", eros_key_to_cstring(&key)),
 				 errhint("Return less, or raise eros.max_result_size.")));
-	results->keys[results->nrows] = key;
-	results->values[results->nrows] = PointerGetDatum(flat);
+	results->values[asked - keys] = PointerGetDatum(flat);
 	results->nrows++;
 }
 
@@ -685,8 +684,7 @@ eros_handler_call(ErosHandler *handler, const ErosKey *keys, int nkeys, ErosResu
 
 	argument = eros_keys_to_array(keys, nkeys, handler->key_type);
 	results->nrows = 0;
-	results->keys = palloc(sizeof(ErosKey) * nkeys);
-	results->values = palloc(sizeof(Datum) * nkeys);
+	results->values = palloc0(sizeof(Datum) * nkeys);
 	if (call_timeout == MAX_TIMEOUTS)
 		call_timeout = RegisterTimeout(USER_TIMEOUT, call_timeout_handler);
 

@@ -461,39 +461,6 @@ eros_queue_add(const ErosHandler *handler, const ErosIdleUser *users, int nusers
 	return SPI_processed;
 }
 
-/*
- * Adds jobs for idle users whose result expires after one time and up to
- * another.  These are due one microsecond after the other, too, as far as they
- * would otherwise be due long before what has been added since.
- */
-void
-eros_queue_refresh(const ErosHandler *handler, TimestampTz after, TimestampTz upto, TimestampTz now)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid argtypes[] = {INT4OID,		  INT2OID,		  TIMESTAMPTZOID, INT2OID,
-					  TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum values[] = {Int32GetDatum(handler->handler_id),
-					  Int16GetDatum(handler->phase),
-					  TimestampTzGetDatum(eros_now()),
-					  Int16GetDatum(handler->bucket),
-					  TimestampTzGetDatum(after),
-					  TimestampTzGetDatum(upto),
-					  TimestampTzGetDatum(now - (int64) eros_max_idle_s * USECS_PER_SEC)};
-
-	eros_plan(&plan,
-			  "INSERT INTO eros.job (user_id, handler_id, phase, due_at)"
-			  " SELECT c.user_id, $1, $2, $3 - least(row_number() OVER (), 1000) * interval '1 us'"
-			  " FROM eros.cache c JOIN eros.activity a ON a.user_id = c.user_id"
-			  " WHERE c.bucket = $4 AND c.expires_at > $5 AND c.expires_at <= $6"
-			  "   AND c.handler_id = $1 AND a.phase >= $2 AND a.last_seen > $7"
-			  " ON CONFLICT (user_id, handler_id) DO NOTHING",
-			  7, argtypes);
-	SPI_execute_plan(plan, values, NULL, false, 0);
-	eros_count_on_commit(&handler->stats->pending, (int64) SPI_processed);
-	eros_count_on_commit(&handler->stats->jobs_added, (int64) SPI_processed);
-	eros_count_on_commit(&handler->stats->refreshed, (int64) SPI_processed);
-}
-
 /* Deletes the pending jobs of users who have returned; what a worker holds, the worker drops. */
 void
 eros_queue_delete_users(const ErosKey *keys, int nkeys)

@@ -18,8 +18,7 @@
  * in it can become idle, and does not look at it before.  Users who came since
  * the last look cannot be idle before then.
  *
- * Refreshing goes by the expiry of results: each sweep takes up where the last
- * one ended.  The backfill gives jobs to users who were idle already when a
+ * What refreshes results is in refresh.c.  The backfill gives jobs to users who were idle already when a
  * handler was added or the scheduler started; it uses two percent of a core.
  *
  *-------------------------------------------------------------------------
@@ -42,13 +41,12 @@
 
 PG_FUNCTION_INFO_V1(eros_sweep_sql);
 
-/* How far the refresh and the backfill of a handler have come. */
+/* How far the backfill of a handler has come. */
 typedef struct HandlerProgress
 {
 	int32 handler_id;
 	int phase; /* these are begun anew when the handler has changed */
 	Oid function_oid;
-	TimestampTz refreshed_upto; /* results that expire up to then have been seen to */
 	bool backfilled;
 	ErosKey backfill_from; /* users before this one have been seen to */
 } HandlerProgress;
@@ -59,10 +57,11 @@ struct ErosSweep
 	int at;				   /* the partition to go on with */
 	TimestampTz table_due; /* when the first row crosses a threshold */
 	TimestampTz refresh_due;
-	uint64 spilled_seen;	   /* spilled touches before this many have been taken over */
-	TimestampTz spilled_again; /* ... look again then, all the same */
-	uint64 returns_seen;	   /* returns before this many have been looked for */
-	uint64 backfill_at_ns;	   /* no backfill before this */
+	ErosRefreshHand hands[EROS_BUCKETS]; /* how far the refresh has come; see refresh.c */
+	uint64 spilled_seen;				 /* spilled touches before this many have been taken over */
+	TimestampTz spilled_again;			 /* ... look again then, all the same */
+	uint64 returns_seen;				 /* returns before this many have been looked for */
+	uint64 backfill_at_ns;				 /* no backfill before this */
 	int nprogress;
 	HandlerProgress *progress;
 	MemoryContext context;
@@ -721,7 +720,6 @@ begin_progress(HandlerProgress *progress, const ErosHandler *handler)
 	progress->handler_id = handler->handler_id;
 	progress->phase = handler->phase;
 	progress->function_oid = handler->function_oid;
-	progress->refreshed_upto = DT_NOBEGIN;
 }
 
 /* Finds, or begins, the progress of a handler. */
@@ -760,11 +758,11 @@ eros_sweep_keep_progress(ErosSweep *sweep)
 		ErosHandlerProgress *kept = &config->handlers[h].stats->progress;
 		HandlerProgress *progress = progress_of(sweep, &config->handlers[h]);
 
-		kept->refreshed_upto = progress->refreshed_upto;
 		kept->backfilled = progress->backfilled;
 		kept->backfill_from = progress->backfill_from;
 		kept->generation = config->generation;
 	}
+	memcpy(eros_my_database()->refresh_hands, sweep->hands, sizeof(sweep->hands));
 }
 
 /* Goes on where the last scheduler ended, if phases and handlers are still the same. */
@@ -780,41 +778,31 @@ eros_sweep_take_progress(ErosSweep *sweep)
 
 		if (kept->generation == config->generation)
 		{
-			progress->refreshed_upto = kept->refreshed_upto;
 			progress->backfilled = kept->backfilled;
 			progress->backfill_from = kept->backfill_from;
 		}
 		kept->generation = 0;
 	}
+	memcpy(sweep->hands, eros_my_database()->refresh_hands, sizeof(sweep->hands));
 }
 
-/* Creates jobs for results that expire soon, where their users are still idle. */
+/* Has results that expire soon computed anew; see refresh.c. */
 void
 eros_sweep_refresh(ErosSweep *sweep, TimestampTz now)
 {
 	ErosConfig *config = eros_config();
-	TimestampTz next = DT_NOEND;
 
 	if (sweep->refresh_due > now)
 		return;
 	for (int h = 0; h < config->nhandlers; h++)
 	{
-		ErosHandler *handler = &config->handlers[h];
-		HandlerProgress *progress = progress_of(sweep, handler);
-		int64 lead = EROS_REFRESH_LEAD(handler->ttl_us);
+		HandlerProgress *progress = progress_of(sweep, &config->handlers[h]);
 
-		if (!handler->enabled)
-		{
-			/* results that expire meanwhile are up to the backfill */
-			progress->backfilled = false;
-			memset(&progress->backfill_from, 0, sizeof(ErosKey));
-			continue;
-		}
-		eros_queue_refresh(handler, progress->refreshed_upto, now + lead, now);
-		progress->refreshed_upto = now + lead;
-		next = Min(next, now + Min(Max(lead / 4, eros_sweep_interval_us()), USECS_PER_MINUTE));
+		/* results that expire while it is disabled are up to the backfill */
+		if (!config->handlers[h].enabled)
+			begin_progress(progress, &config->handlers[h]);
 	}
-	sweep->refresh_due = next;
+	sweep->refresh_due = eros_refresh_step(sweep->hands, now);
 }
 
 /*
@@ -965,7 +953,7 @@ eros_sweep_sql(PG_FUNCTION_ARGS)
 	eros_tracker_size(&size);
 	eros_owner_begin(&scope);
 	eros_sweep_step(sweep, now, (int) Min(size.users + 1000, 10000000), &crossings);
-	eros_sweep_refresh(sweep, now);
+	eros_refresh_all(now);
 	eros_owner_end(&scope);
 	PG_RETURN_INT64((int64) crossings);
 }
