@@ -471,6 +471,9 @@ BEGIN
 			EXECUTE format('ALTER TABLE eros.cache ATTACH PARTITION eros.%I FOR VALUES FROM (%s, %L) TO (%s, %L)',
 						   part, b, lower, b, upper);
 			EXECUTE format('ALTER EXTENSION eros ADD TABLE eros.%I', part);
+			-- whoever calls this: a superuser may
+			EXECUTE format('ALTER TABLE eros.%I OWNER TO %I', part,
+						   (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = 'eros.cache'::regclass));
 			created := created + 1;
 		END LOOP;
 	END LOOP;
@@ -516,6 +519,21 @@ END $$;
 COMMENT ON FUNCTION eros.purge() IS
 	'drops the cache partitions whose results have all expired; returns how many. What somebody reads at the moment is left for the next time';
 
+CREATE FUNCTION eros.evict_entries(partition regclass, doomed tid[], OUT entries bigint, OUT bytes bigint) RETURNS record
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	EXECUTE format($sql$
+		WITH gone AS (
+			DELETE FROM %1$s c WHERE c.ctid = ANY (ARRAY(
+				SELECT d.ctid FROM %1$s d WHERE d.ctid = ANY ($1) FOR UPDATE SKIP LOCKED))
+			RETURNING eros.entry_bytes(c.value) AS bytes
+		)
+		SELECT count(*), coalesce(sum(g.bytes), 0)::bigint FROM gone g$sql$, partition) INTO entries, bytes USING doomed;
+	PERFORM eros.account_cache_bytes(partition, -bytes);
+END $$;
+COMMENT ON FUNCTION eros.evict_entries(regclass, tid[]) IS
+	'internal: deletes entries of a partition of the cache, but for those that somebody changes at the moment; returns how many, and their bytes';
+
 CREATE FUNCTION eros.evict() RETURNS bigint
 	-- a scan begins at the first page
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET synchronize_seqscans = off AS $$
@@ -523,11 +541,11 @@ DECLARE
 	-- a little below the limit, so as not to be back at once
 	excess bigint;
 	p record;
-	entry record;
+	entry_id tid;
+	entry_size bigint;
 	doomed tid[];
 	doomed_bytes bigint;
-	gone_entries bigint;
-	gone_bytes bigint;
+	gone record;
 	evicted bigint := 0;
 BEGIN
 	SELECT sum(c.bytes) INTO excess FROM eros.cache_partitions() c;
@@ -545,28 +563,31 @@ BEGIN
 		BEGIN
 			EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', p.partition);
 		EXCEPTION WHEN undefined_table OR syntax_error THEN
-			CONTINUE; -- it is gone
+			excess := excess - p.bytes; -- it is gone
+			CONTINUE;
 		END;
 		doomed := '{}';
 		doomed_bytes := 0;
-		FOR entry IN EXECUTE format('SELECT c.ctid, eros.entry_bytes(c.value) AS bytes FROM %s c', p.partition) LOOP
-			EXIT WHEN doomed_bytes >= excess;
-			doomed := doomed || entry.ctid;
-			doomed_bytes := doomed_bytes + entry.bytes;
+		FOR entry_id, entry_size IN EXECUTE format('SELECT c.ctid, eros.entry_bytes(c.value) FROM %s c', p.partition) LOOP
+			doomed := doomed || entry_id;
+			doomed_bytes := doomed_bytes + entry_size;
+			CONTINUE WHEN doomed_bytes < excess AND cardinality(doomed) < 10000;
+			gone := eros.evict_entries(p.partition, doomed);
+			p.bytes := p.bytes - gone.bytes;
+			excess := excess - gone.bytes;
+			evicted := evicted + gone.entries;
+			doomed := '{}';
+			doomed_bytes := 0;
+			EXIT WHEN excess <= 0;
 		END LOOP;
-		EXECUTE format($sql$
-			WITH gone AS (
-				DELETE FROM %s c WHERE c.ctid = ANY ($1) RETURNING eros.entry_bytes(c.value) AS bytes
-			)
-			SELECT count(*) AS entries, coalesce(sum(bytes), 0)::bigint AS bytes FROM gone$sql$,
-			p.partition) INTO gone_entries, gone_bytes USING doomed;
-		IF gone_entries = 0 THEN
-			-- somebody has emptied it, by TRUNCATE for example: there is nothing to account for
-			gone_bytes := greatest(p.bytes, 0);
-		END IF;
-		PERFORM eros.account_cache_bytes(p.partition, -gone_bytes);
-		excess := excess - gone_bytes;
-		evicted := evicted + gone_entries;
+		CONTINUE WHEN excess <= 0;
+		gone := eros.evict_entries(p.partition, doomed);
+		p.bytes := p.bytes - gone.bytes;
+		evicted := evicted + gone.entries;
+		-- what is left in its account is not there: the sizes on disk that stand in after a restart, or what
+		-- somebody has emptied by TRUNCATE
+		PERFORM eros.account_cache_bytes(p.partition, -greatest(p.bytes, 0));
+		excess := excess - gone.bytes - greatest(p.bytes, 0);
 	END LOOP;
 	RETURN evicted;
 END $$;
@@ -1360,11 +1381,11 @@ CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz,
 			  WHERE learn_phases.upto IS NULL) s
 		GROUP BY 1
 	), below AS (
-		SELECT c.*, first_value(c.transitions) OVER w AS first,
+		SELECT c.*, max(c.transitions) OVER () AS first,
 			   coalesce(sum(c.users) OVER (w ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint AS before
-		FROM counted c WINDOW w AS (ORDER BY c.phase)
+		FROM counted c JOIN eros.phase p USING (phase) WINDOW w AS (ORDER BY c.phase)
 	)
-	-- who is still on the way has not had the time
+	-- who is still on the way has not had the time; a phase that is new has not seen all who became idle
 	SELECT b.phase, b.transitions, b.granted, b.used, b.before,
 		   CASE WHEN b.first > b.before THEN least(b.transitions / (b.first - b.before)::double precision, 1) END
 	FROM below b

@@ -15,8 +15,8 @@
  * Storing overwrites an older result in the same partition and deletes it in
  * any other, so the first hit is the only one.  It goes by the same indexes, and
  * writes the rows of a batch that are new at once.  Nothing but these indexes is
- * on the table: a row that is overwritten mostly stays on its page (HOT), which
- * an index on expires_at would rule out.
+ * on the table: a row that is overwritten stays on its page where there is room
+ * (HOT), which an index on expires_at would rule out.
  *
  * The bytes of live results are accounted per partition in shared memory; the
  * sizes on disk stand in for them after a restart.  Whether a result was read
@@ -105,7 +105,17 @@ typedef struct CacheProbe
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	pg_uuid_t user;
+	bool overwritten; /* somebody has overwritten a result that was to be changed */
+	bool deleted;	  /* ... has deleted one */
 } CacheProbe;
+
+/* How a change of results has gone. */
+typedef struct CacheChange
+{
+	int live;		  /* so many that were live have been deleted */
+	bool overwritten; /* see CacheProbe */
+	bool deleted;
+} CacheChange;
 
 static CachePartition *partitions = NULL;
 static int npartitions = 0;
@@ -130,8 +140,8 @@ eros_cache_bucket(int64 ttl_us)
 }
 
 /* The end of the partition in which a result with this expiry lies. */
-static TimestampTz
-partition_upper(int bucket, TimestampTz expires_at)
+TimestampTz
+eros_cache_partition_upper(int bucket, TimestampTz expires_at)
 {
 	/* PostgreSQL's epoch is at a full hour of Unix's, but not at a full span */
 	int64 offset = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
@@ -250,6 +260,7 @@ find_index(Relation heap)
 static bool
 begin_probe(CacheProbe *probe, CachePartition *part, LOCKMODE lockmode)
 {
+	probe->overwritten = probe->deleted = false;
 	probe->heap = try_relation_open(part->relid, lockmode);
 	if (probe->heap == NULL)
 		return false; /* dropped this moment: all in it has expired */
@@ -457,7 +468,7 @@ mark_read(const ErosHandler *handler, const ErosKey *key, TimestampTz computed_a
 		  TimestampTz expires_at)
 {
 	ErosReadWindow *window =
-		read_window(handler->stats, partition_upper(handler->bucket, expires_at), false);
+		read_window(handler->stats, eros_cache_partition_upper(handler->bucket, expires_at), false);
 	uint64 hash =
 		(key->lo ^ (key->hi << 1) ^ (uint64) computed_at) * UINT64CONST(0x9E3779B97F4A7C15);
 	hyperLogLogState state;
@@ -521,16 +532,33 @@ bytes_found(CacheProbe *probe)
 		   (int64) toast_datum_size(slot_getattr(probe->slot, CACHE_VALUE, &isnull));
 }
 
-/* Tells whether the result was changed; if not, somebody else has deleted it just now. */
+/* What a change that somebody else has come before is, where it cannot be made good. */
+static void
+report_concurrent_change(void)
+{
+	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					errmsg("could not change a result due to a concurrent change")));
+}
+
+/* Tells whether the result was changed; if not, somebody else has deleted or overwritten it. */
 static bool
-was_changed(TM_Result result)
+was_changed(CacheProbe *probe, TM_Result result)
 {
 	if (result == TM_Ok)
 		return true;
-	if (result == TM_Updated || IsolationUsesXactSnapshot())
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						errmsg("could not change a result due to a concurrent change")));
+	if (IsolationUsesXactSnapshot())
+		report_concurrent_change();
+	probe->overwritten = probe->overwritten || result == TM_Updated;
+	probe->deleted = probe->deleted || result == TM_Deleted;
 	return false;
+}
+
+/* Notes what others have come before. */
+static void
+note_missed(const CacheProbe *probe, CacheChange *change)
+{
+	change->overwritten = change->overwritten || probe->overwritten;
+	change->deleted = change->deleted || probe->deleted;
 }
 
 /* Deletes the result that was found; returns the bytes that it took, 0 if it was gone. */
@@ -544,20 +572,19 @@ delete_found(CacheProbe *probe)
 		table_tuple_delete(probe->heap, &ctid, GetCurrentCommandId(true), GetActiveSnapshot(),
 						   InvalidSnapshot, true, &failure, false);
 
-	return was_changed(result) ? bytes : 0;
+	return was_changed(probe, result) ? bytes : 0;
 }
 
-/* Deletes the results of these users in a partition; returns how many were live. */
-static int
+/* Deletes the results of these users in a partition. */
+static void
 delete_in_partition(CachePartition *part, const ErosHandler *handler, const ErosKey *keys,
-					int nkeys, TimestampTz now)
+					int nkeys, TimestampTz now, CacheChange *change)
 {
 	CacheProbe probe;
 	int64 bytes = 0;
-	int live = 0;
 
 	if (!begin_probe(&probe, part, RowExclusiveLock))
-		return 0;
+		return;
 	if (RelationGetNumberOfBlocks(probe.heap) == 0)
 		nkeys = 0; /* one is kept ahead */
 	for (int i = 0; i < nkeys; i++)
@@ -571,13 +598,13 @@ delete_in_partition(CachePartition *part, const ErosHandler *handler, const Eros
 
 			bytes += freed;
 			if (freed > 0 && DatumGetTimestampTz(expires_at) > now)
-				live++;
+				change->live++;
 		}
 	}
+	note_missed(&probe, change);
 	end_probe(&probe, NoLock);
 	if (bytes > 0)
 		account_bytes(part->relid, -bytes);
-	return live;
 }
 
 /* Begins to change results, as they are now. */
@@ -597,23 +624,20 @@ end_change(void)
 }
 
 /*
- * Deletes the results of these users in all partitions but one; returns how
- * many were live.  By the indexes, without SQL: what the planner knows of the
- * partitions is old at best, as they are new every few hours.
+ * Deletes the results of these users in all partitions but one.  By the indexes,
+ * without SQL: what the planner knows of the partitions is old at best, as they
+ * are new every few hours.
  */
-static int
+static void
 delete_results(const ErosHandler *handler, const ErosKey *keys, int nkeys,
-			   const CachePartition *except, TimestampTz now)
+			   const CachePartition *except, TimestampTz now, CacheChange *change)
 {
-	int live = 0;
-
 	for (int i = 0; i < npartitions; i++)
 	{
 		if (partitions[i].bucket == handler->bucket && partitions[i].upper > now &&
 			&partitions[i] != except)
-			live += delete_in_partition(&partitions[i], handler, keys, nkeys, now);
+			delete_in_partition(&partitions[i], handler, keys, nkeys, now, change);
 	}
-	return live;
 }
 
 /*
@@ -646,12 +670,13 @@ pack_value(Datum value, Form_pg_attribute att, int64 *bytes)
 	return value;
 }
 
-/* Fills a row of the cache. */
+/* Fills a row of the cache; columns that others have added are null. */
 static void
 fill_row(TupleTableSlot *slot, const ErosHandler *handler, const ErosKey *key, TimestampTz now,
 		 Datum value)
 {
-	memset(slot->tts_isnull, false, sizeof(bool) * slot->tts_tupleDescriptor->natts);
+	memset(slot->tts_isnull, true, sizeof(bool) * slot->tts_tupleDescriptor->natts);
+	memset(slot->tts_isnull, false, sizeof(bool) * lengthof(cache_types));
 	slot->tts_values[CACHE_USER_ID - 1] = eros_key_get_datum(key);
 	slot->tts_values[CACHE_COMPUTED_AT - 1] = TimestampTzGetDatum(now);
 	slot->tts_values[CACHE_EXPIRES_AT - 1] = TimestampTzGetDatum(now + handler->ttl_us);
@@ -735,7 +760,7 @@ overwrite_found(CacheTarget *target, TupleTableSlot *slot)
 		table_tuple_update(probe->heap, &ctid, slot, GetCurrentCommandId(true), GetActiveSnapshot(),
 						   InvalidSnapshot, true, &failure, &lockmode, &indexes_need);
 
-	if (!was_changed(result))
+	if (!was_changed(probe, result))
 		return false;
 	eros_update_index_tuples(target->indexes, slot, target->estate, indexes_need);
 	ResetPerTupleExprContext(target->estate);
@@ -789,7 +814,7 @@ insert_rows(CacheTarget *target, TupleTableSlot **slots, int nslots)
  */
 static int64
 write_results(CachePartition *part, const ErosHandler *handler, const ErosKey *keys, int nkeys,
-			  const ErosResults *results, TimestampTz now)
+			  const ErosResults *results, TimestampTz now, CacheChange *change)
 {
 	CacheTarget target;
 	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * results->nrows);
@@ -815,7 +840,9 @@ write_results(CachePartition *part, const ErosHandler *handler, const ErosKey *k
 		else if (slot != NULL)
 			slots[nslots++] = slot;
 	}
-	insert_rows(&target, slots, nslots);
+	note_missed(&target.probe, change);
+	if (!change->overwritten)
+		insert_rows(&target, slots, nslots);
 	end_target(&target);
 	account_bytes(part->relid, sum + target.added);
 	return sum;
@@ -834,21 +861,25 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 	TimestampTz expires_at = now + handler->ttl_us;
 	CachePartition *part = NULL;
 	ErosReadWindow *window;
-	int64 bytes;
+	int64 bytes = 0;
+	CacheChange change = {0};
 
 	load_partitions();
 	if (results->nrows > 0)
 		part = partition_for(handler, expires_at);
 	begin_change();
-	delete_results(handler, keys, nkeys, part, now);
+	delete_results(handler, keys, nkeys, part, now, &change);
 	if (part != NULL)
-		bytes = write_results(part, handler, keys, nkeys, results, now);
+		bytes = write_results(part, handler, keys, nkeys, results, now, &change);
 	end_change();
+	if (change.overwritten)
+		report_concurrent_change(); /* the claims see to it that nobody else stores for them */
 	if (part == NULL)
 		return;
 	eros_count_on_commit(&handler->stats->stored_bytes, bytes);
 	eros_count_on_commit(&handler->stats->stored, results->nrows);
-	window = read_window(handler->stats, partition_upper(handler->bucket, expires_at), true);
+	window =
+		read_window(handler->stats, eros_cache_partition_upper(handler->bucket, expires_at), true);
 	if (window)
 		eros_count_on_commit(&window->stored, results->nrows);
 }
@@ -1015,16 +1046,22 @@ invalidate(FunctionCallInfo fcinfo, ErosKey key)
 {
 	ErosHandler *handler = handler_of(fcinfo);
 	ErosRoleScope scope;
-	int deleted;
+	CacheChange change = {0};
 
 	PreventCommandIfReadOnly("eros.invalidate()");
 	eros_owner_begin(&scope);
-	load_partitions();
-	begin_change();
-	deleted = delete_results(handler, &key, 1, NULL, eros_now());
-	end_change();
+
+	/* again, where a worker has just stored a newer result: that is to go */
+	do
+	{
+		change.overwritten = change.deleted = false;
+		load_partitions();
+		begin_change();
+		delete_results(handler, &key, 1, NULL, eros_now(), &change);
+		end_change();
+	} while (change.overwritten || change.deleted);
 	eros_owner_end(&scope);
-	PG_RETURN_BOOL(deleted > 0);
+	PG_RETURN_BOOL(change.live > 0);
 }
 
 /* invalidate(handler, bigint) returns boolean */

@@ -201,6 +201,9 @@ eros_init_materialized_srf(FunctionCallInfo fcinfo)
 #define eros_partition_desc(rel) RelationGetPartitionDesc((rel))
 #endif
 
+/* Since 14, a part of a table can be read alone, by a range of ctid. */
+#define EROS_READS_PARTS (PG_VERSION_NUM >= 140000)
+
 /* Since 18, an index scan can be instrumented. */
 #if PG_VERSION_NUM >= 180000
 #define eros_index_beginscan(heap, index, snapshot, nkeys) \

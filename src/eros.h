@@ -196,9 +196,12 @@ typedef struct ErosPartitionBytes
 /* How far the refresh has come in a bucket; see refresh.c. */
 typedef struct ErosRefreshHand
 {
-	TimestampTz moved_at;
-	TimestampTz upper; /* the partition that it is in, by its upper bound */
-	uint32 block;	   /* ... and the next page there */
+	TimestampTz moved_at;	 /* as far as it has come, it has come in time until then */
+	TimestampTz not_before;	 /* it rests until then */
+	TimestampTz round_began; /* 0: it has not been round yet */
+	TimestampTz upper;		 /* the partition that it is in, by its upper bound */
+	uint32 block;			 /* ... and the next page there */
+	bool behind;			 /* it owes more than one step */
 } ErosRefreshHand;
 
 /*
@@ -718,10 +721,12 @@ typedef struct ErosExpiringPartition
 	uint32 nblocks;
 } ErosExpiringPartition;
 
-extern TimestampTz eros_refresh_step(ErosRefreshHand *hands, TimestampTz now);
+extern TimestampTz
+eros_refresh_step(ErosRefreshHand *hand, int number, TimestampTz now, bool *late);
 extern void eros_refresh_all(TimestampTz now);
 
 extern int eros_cache_bucket(int64 ttl_us);
+extern TimestampTz eros_cache_partition_upper(int bucket, TimestampTz expires_at);
 extern void eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 							 const ErosResults *results);
 extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool *found);
@@ -763,7 +768,7 @@ typedef struct ErosSweep ErosSweep;
 
 extern ErosSweep *eros_sweep_create(void);
 extern bool eros_sweep_step(ErosSweep *sweep, TimestampTz now, int limit, uint64 *crossings);
-extern void eros_sweep_refresh(ErosSweep *sweep, TimestampTz now);
+extern bool eros_sweep_refresh(ErosSweep *sweep, TimestampTz now);
 extern bool eros_sweep_backfill(ErosSweep *sweep, TimestampTz now);
 extern void eros_sweep_config_changed(ErosSweep *sweep);
 extern void eros_sweep_restart(ErosSweep *sweep);

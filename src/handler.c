@@ -318,10 +318,10 @@ follow_replacement(ErosHandler *before, int phase, ErosKeyType key_type, int buc
 	SPI_execute_with_args("UPDATE eros.job SET phase = $2 WHERE handler_id = $1 AND phase <> $2", 2,
 						  types, values, NULL, false, 0);
 
-	/* jobs of the other kind of users, results of the other class of lifetimes */
+	/* jobs and results of the other kind of users, results of the other class of lifetimes */
 	if (before->key_type != key_type)
 		delete_jobs_of(before);
-	if (before->bucket != bucket)
+	if (before->key_type != key_type || before->bucket != bucket)
 		delete_results_of(before);
 }
 

@@ -465,6 +465,9 @@ initialize(void)
 	}
 	sweep = eros_sweep_create();
 	eros_sweep_take_progress(sweep);
+
+	/* or a step of the refresh would read whole partitions */
+	SetConfigOption("enable_tidscan", "on", PGC_USERSET, PGC_S_OVERRIDE);
 	eros_process_commit();
 	eros_history_begin();
 }
@@ -575,9 +578,6 @@ sweep_all(TimestampTz now)
 			eros_latency_note(db, EROS_OP_SWEEP, eros_monotonic_ns() - start_ns);
 		account_cpu();
 	}
-	eros_process_begin();
-	eros_sweep_refresh(sweep, now);
-	eros_process_commit();
 	return more;
 }
 
@@ -732,7 +732,6 @@ run_round(long *at_least_ms)
 	}
 	sweeping = sweep_all(now);
 	eros_process_begin();
-	backfilling = eros_sweep_backfill(sweep, now);
 	interval_us = eros_sweep_interval_us();
 	longest_us =
 		eros_config()->nphases > 0 ? eros_config()->phases[0].idle_after_us : USECS_PER_MINUTE;
@@ -742,6 +741,16 @@ run_round(long *at_least_ms)
 	if (needed_at != DT_NOEND || eros_cache_bytes(db) > 0)
 		needed_at = Min(needed_at, next); /* there is something to maintain */
 	serve_queue(&next);
+
+	/* after the queue: a failure must not keep workers from starting */
+	eros_process_begin();
+	backfilling = eros_sweep_backfill(sweep, now);
+	eros_process_commit();
+	if (eros_sweep_refresh(sweep, now))
+	{
+		needed_at = Min(needed_at, eros_sweep_next_without_us(sweep, now));
+		serve_queue(&next);
+	}
 	eros_history_sample(eros_now(), &next);
 
 	next = Min(next, eros_sweep_next(sweep, now));

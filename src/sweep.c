@@ -18,8 +18,9 @@
  * in it can become idle, and does not look at it before.  Users who came since
  * the last look cannot be idle before then.
  *
- * What refreshes results is in refresh.c.  The backfill gives jobs to users who were idle already when a
- * handler was added or the scheduler started; it uses two percent of a core.
+ * What refreshes results is in refresh.c.  The backfill gives jobs to users who
+ * were idle already when a handler was added or the scheduler started, or whose
+ * results may have expired unseen; it uses two percent of a core.
  *
  *-------------------------------------------------------------------------
  */
@@ -58,6 +59,8 @@ struct ErosSweep
 	TimestampTz table_due; /* when the first row crosses a threshold */
 	TimestampTz refresh_due;
 	ErosRefreshHand hands[EROS_BUCKETS]; /* how far the refresh has come; see refresh.c */
+	int moving;							 /* the bucket whose hand is being moved; -1: none */
+	ErosRefreshHand hand;				 /* ... and that hand */
 	uint64 spilled_seen;				 /* spilled touches before this many have been taken over */
 	TimestampTz spilled_again;			 /* ... look again then, all the same */
 	uint64 returns_seen;				 /* returns before this many have been looked for */
@@ -83,6 +86,7 @@ eros_sweep_create(void)
 	ErosSweep *sweep = MemoryContextAllocZero(context, sizeof(ErosSweep));
 
 	sweep->context = context;
+	sweep->moving = -1;
 	sweep->spilled_seen = PG_UINT64_MAX; /* some may be there from before the restart */
 	sweep->due = MemoryContextAlloc(context, sizeof(TimestampTz) * eros_tracker_npartitions());
 	eros_sweep_config_changed(sweep);
@@ -90,12 +94,19 @@ eros_sweep_create(void)
 }
 
 /*
- * Forgets what has been seen to: a transaction has failed, and with it what
- * had been noted in advance.
+ * Forgets what has been seen to: a transaction has failed, and with it what had
+ * been noted in advance.  A step of the refresh notes nothing but its hand.
  */
 void
 eros_sweep_restart(ErosSweep *sweep)
 {
+	if (sweep->moving >= 0)
+	{
+		sweep->hand.moved_at = eros_now();
+		sweep->hands[sweep->moving] = sweep->hand;
+		sweep->moving = -1;
+		return;
+	}
 	sweep->nprogress = 0;
 	eros_sweep_config_changed(sweep);
 }
@@ -138,8 +149,8 @@ rehome_jobs(const ErosHandler *handler)
 /*
  * Finds new homes for users in phases that are no more, and for jobs whose
  * handler has moved.  Each statement names what it looks for by constants, so
- * that the planner takes the indexes, which begin with the phase: mostly there
- * is nothing to find.
+ * that the planner knows that mostly there is nothing to find, and takes the
+ * indexes, which begin with the phase.
  */
 void
 eros_sweep_rehome(void)
@@ -709,6 +720,11 @@ eros_sweep_next_without_us(ErosSweep *sweep, TimestampTz now)
 		if (config->handlers[h].enabled)
 			next = Min(next, now + Max(lead / 4, eros_sweep_interval_us()));
 	}
+	for (int bucket = 0; bucket < EROS_BUCKETS; bucket++)
+	{
+		if (sweep->hands[bucket].behind)
+			next = Min(next, sweep->refresh_due);
+	}
 	return next;
 }
 
@@ -786,23 +802,54 @@ eros_sweep_take_progress(ErosSweep *sweep)
 	memcpy(sweep->hands, eros_my_database()->refresh_hands, sizeof(sweep->hands));
 }
 
-/* Has results that expire soon computed anew; see refresh.c. */
-void
-eros_sweep_refresh(ErosSweep *sweep, TimestampTz now)
+/* Has the backfill look at all users of the handlers of a bucket, enabled ones or others. */
+static void
+backfill_again(ErosSweep *sweep, int bucket, bool enabled)
 {
 	ErosConfig *config = eros_config();
 
-	if (sweep->refresh_due > now)
-		return;
 	for (int h = 0; h < config->nhandlers; h++)
 	{
-		HandlerProgress *progress = progress_of(sweep, &config->handlers[h]);
+		ErosHandler *handler = &config->handlers[h];
 
-		/* results that expire while it is disabled are up to the backfill */
-		if (!config->handlers[h].enabled)
-			begin_progress(progress, &config->handlers[h]);
+		if (handler->bucket == bucket && handler->enabled == enabled)
+			begin_progress(progress_of(sweep, handler), handler);
 	}
-	sweep->refresh_due = eros_refresh_step(sweep->hands, now);
+}
+
+/*
+ * Has results that expire soon computed anew, in transactions of its own; see
+ * refresh.c.  Returns whether it did anything.
+ */
+bool
+eros_sweep_refresh(ErosSweep *sweep, TimestampTz now)
+{
+	TimestampTz next = DT_NOEND;
+	bool did = false;
+
+	if (sweep->refresh_due > now)
+		return false;
+	for (int bucket = 0; bucket < EROS_BUCKETS; bucket++)
+	{
+		TimestampTz due;
+		bool late;
+
+		sweep->hand = sweep->hands[bucket];
+		sweep->moving = bucket;
+		eros_process_begin();
+		lock_sweep();
+		backfill_again(sweep, bucket, false); /* for what expires while a handler is disabled */
+		due = eros_refresh_step(&sweep->hand, bucket, now, &late);
+		eros_process_commit();
+		sweep->moving = -1;
+		did = did || sweep->hand.moved_at != sweep->hands[bucket].moved_at;
+		sweep->hands[bucket] = sweep->hand;
+		if (late)
+			backfill_again(sweep, bucket, true);
+		next = Min(next, due);
+	}
+	sweep->refresh_due = next;
+	return did;
 }
 
 /*
@@ -821,6 +868,7 @@ eros_sweep_backfill(ErosSweep *sweep, TimestampTz now)
 
 	if (eros_monotonic_ns() < sweep->backfill_at_ns)
 		return true;
+	lock_sweep();
 	eros_check_table("activity");
 	for (int h = 0; h < config->nhandlers; h++)
 	{

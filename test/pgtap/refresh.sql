@@ -2,7 +2,7 @@
 \ir include/begin.sql
 ALTER SYSTEM SET eros.sweep_interval = '50ms';
 \ir include/reload.sql
-SELECT plan(13);
+SELECT plan(20);
 
 -- Lets time pass, and waits until the scheduler has done all that was to be done then.
 CREATE PROCEDURE t.pass(step interval) LANGUAGE plpgsql AS $$
@@ -55,4 +55,28 @@ CALL t.pass('1 hour 30 minutes');
 DELETE FROM eros.job WHERE user_id <> eros.user_key(1);
 SELECT eros.sweep() >= 0;
 SELECT is((SELECT count(*) FROM eros.job), 5000::bigint, 'eros.sweep() adds all that are missing');
+
+-- what has expired while EROS was off, its partition, too
+SELECT eros.resume();
+CALL eventually('SELECT count(*) FROM eros.job', '0', 'the jobs are done');
+ALTER SYSTEM SET eros.enabled = off;
+SELECT pg_reload_conf() \g /dev/null
+CALL eventually('SELECT count(*) FROM eros.status_worker', '0', 'EROS is off');
+SELECT eros.advance_clock('40 hours') AS t \gset
+ALTER SYSTEM RESET eros.enabled;
+SELECT pg_reload_conf() \g /dev/null
+CALL eventually('SELECT count(*) FROM eros.cache JOIN eros.handler h USING (handler_id) WHERE h.name = ''day'' AND expires_at > eros.now()',
+  '5000', 'is computed anew when it is on again');
+SELECT is((SELECT count(*) FROM eros.cache JOIN eros.handler h USING (handler_id) WHERE h.name = 'month'), 5000::bigint, 'what has not expired is not');
+
+-- seconds: results that expire with their partition before anybody could look
+SELECT eros.disable_handler('day'), eros.disable_handler('month');
+SELECT eros.add_handler('seconds', 't.echo', 2, ttl => '10 seconds') AS n \gset
+SELECT eros_touch(array_agg(u)) FROM generate_series(1, 20) AS u;
+CALL t.pass('35 minutes');
+CALL eventually('SELECT count(*) FROM eros.get_many(''seconds'', ARRAY(SELECT generate_series(1::bigint, 20)))', '20', 'results that live for ten seconds');
+CALL t.pass(date_trunc('hour', eros.now()) + interval '59 minutes 56 seconds' - eros.now() + CASE WHEN extract(minute FROM eros.now()) >= 59 THEN interval '1 hour' ELSE interval '0' END);
+CALL eventually('SELECT count(*) FROM eros.get_many(''seconds'', ARRAY(SELECT generate_series(1::bigint, 20)))', '20', 'are refreshed');
+CALL t.pass('1 minute');
+CALL eventually('SELECT count(*) FROM eros.get_many(''seconds'', ARRAY(SELECT generate_series(1::bigint, 20)))', '20', 'also when their partition has ended unseen');
 \ir include/end.sql

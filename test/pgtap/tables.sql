@@ -1,6 +1,6 @@
 -- An administrator works on the tables and indexes that EROS looks into without SQL.
 \ir include/begin.sql
-SELECT plan(21);
+SELECT plan(23);
 
 SELECT is(eros.add_handler('echo', 't.echo', 1), 1, 'a handler');
 SELECT lives_ok('REINDEX TABLE eros.job', 'the indexes are made anew');
@@ -29,6 +29,15 @@ BEGIN;
 ALTER TABLE eros.cache ALTER COLUMN user_id TYPE text;
 SELECT throws_ok('SELECT eros.get(''echo'', 1)', '55000', 'the columns of table eros.cache have been changed', 'its type does: an error, and no crash');
 ROLLBACK;
+
+-- columns that others add are null, also when they are gone again
+ALTER TABLE eros.cache ADD COLUMN note text;
+SELECT eros.run_now('echo', 1);
+SELECT is((SELECT count(*) FILTER (WHERE note IS NULL) || ' of ' || count(*) FROM eros.cache WHERE user_id = eros.user_key(1)), '1 of 1', 'a result is stored beside a new column');
+ALTER TABLE eros.cache DROP COLUMN note;
+SELECT eros.run_now('echo', 1);
+SELECT eros.run_now('echo', 3);
+SELECT is((SELECT count(*) FROM eros.get_many('echo', ARRAY[1, 3]::bigint[])), 2::bigint, 'and beside a dropped one');
 
 -- settings of a session do not reach the partitions that it makes
 CREATE ACCESS METHOD test_heap TYPE TABLE HANDLER heap_tableam_handler;

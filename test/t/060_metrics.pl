@@ -346,7 +346,7 @@ $config =~ s/15s/1s/g;
 # a scrape must not last longer than the interval; this exporter asks the server at that moment
 $config =~ s/(job_name: postgres_exporter\n)/$1    scrape_interval: 15s\n/;
 my $quick_rules = $rules =~ s/for: \w+$/for: 3s/mgr =~ s/(?<=alert: ErosMetricsMissing\n)(.*?for: )3s/${1}5m/sr =~ s/\[(?:15m|30m|1h)\]/[20s]/gr;
-my $sql_config = slurp_file("$root/monitoring/sql_exporter.yml") =~ s/interval: 15s/interval: 1s/r;
+my $sql_config = slurp_file("$root/monitoring/sql_exporter.yml") =~ s/interval: (?:15|300)s/interval: 1s/gr;
 mkdir "$dir/textfile";
 write_file("$dir/prometheus.yml", $config);
 write_file("$dir/eros.rules.yml", $quick_rules);
