@@ -522,6 +522,9 @@ COMMENT ON FUNCTION eros.purge() IS
 CREATE FUNCTION eros.evict_entries(partition regclass, doomed tid[], OUT entries bigint, OUT bytes bigint) RETURNS record
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	IF NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = partition AND i.inhparent = 'eros.cache'::regclass) THEN
+		RAISE EXCEPTION '% is no partition of eros.cache', partition USING ERRCODE = 'wrong_object_type';
+	END IF;
 	EXECUTE format($sql$
 		WITH gone AS (
 			DELETE FROM %1$s c WHERE c.ctid = ANY (ARRAY(
