@@ -179,8 +179,9 @@ for my $row (split /\n/, value($node, 'postgres',
 	$seen{$quantity}++;
 	if ($quantity eq 'cpu')
 	{
-		# later messages have more before them to look at, and the days are played on a busy machine
-		diag(sprintf '%s: predicted %.2f, measured %.2f', $name, $predicted, $measured);
+		# what a call costs is the machine's, too
+		diag(sprintf '%s: predicted %.2f, measured %.2f, %+.1f %%', $name, $predicted, $measured,
+			100 * ($predicted / $measured - 1));
 		next;
 	}
 	within($name, $predicted, $measured);
