@@ -95,6 +95,7 @@ static int emptied_level = 0;
 
 static bool check_work_mem(int *newval, void **extra, GucSource source);
 static void define_settings(void);
+static void define_settings_of_work(void);
 static void request_shmem(void);
 static void startup_shmem(void);
 static void at_transaction_end(XactEvent event, void *arg);
@@ -113,6 +114,7 @@ _PG_init(void)
 		return;
 
 	define_settings();
+	define_settings_of_work();
 	eros_install_shmem_request(request_shmem);
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup_shmem;
@@ -144,7 +146,7 @@ check_work_mem(int *newval, void **extra, GucSource source)
 	return false;
 }
 
-/* Defines the settings of the node. */
+/* Defines the settings of what runs, and how much of it. */
 static void
 define_settings(void)
 {
@@ -169,6 +171,12 @@ define_settings(void)
 							"32 bytes a user, at most 7/8 full; used as it fills.",
 							&eros_tracker_memory_kb, 65536, 256, INT_MAX, PGC_POSTMASTER,
 							GUC_UNIT_KB, NULL, NULL, NULL);
+}
+
+/* Defines those of how the work is done. */
+static void
+define_settings_of_work(void)
+{
 	DefineCustomIntVariable("eros.quantum", "CPU time that one batch shall take.",
 							"Batches are sized by the measured cost per user.", &eros_quantum_ms,
 							100, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);

@@ -802,6 +802,20 @@ eros_sweep_take_progress(ErosSweep *sweep)
 	memcpy(sweep->hands, eros_my_database()->refresh_hands, sizeof(sweep->hands));
 }
 
+/* Tells whether a handler has its results in a bucket. */
+static bool
+bucket_in_use(int bucket)
+{
+	ErosConfig *config = eros_config();
+
+	for (int h = 0; h < config->nhandlers; h++)
+	{
+		if (config->handlers[h].bucket == bucket)
+			return true;
+	}
+	return false;
+}
+
 /* Has the backfill look at all users of the handlers of a bucket, enabled ones or others. */
 static void
 backfill_again(ErosSweep *sweep, int bucket, bool enabled)
@@ -834,6 +848,11 @@ eros_sweep_refresh(ErosSweep *sweep, TimestampTz now)
 		TimestampTz due;
 		bool late;
 
+		if (!bucket_in_use(bucket))
+		{
+			memset(&sweep->hands[bucket], 0, sizeof(ErosRefreshHand));
+			continue;
+		}
 		sweep->hand = sweep->hands[bucket];
 		sweep->moving = bucket;
 		eros_process_begin();

@@ -2,7 +2,7 @@
 \ir include/begin.sql
 ALTER SYSTEM SET eros.max_idle = '10d';
 \ir include/reload.sql
-SELECT plan(12);
+SELECT plan(14);
 
 CREATE FUNCTION t.fails_for_2(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
   $$ SELECT u, to_jsonb(1 / (u - 2)) FROM unnest(user_ids) AS u $$;
@@ -28,4 +28,11 @@ SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '<', 2000::bigint, 'and the
 SELECT eros.advance_clock('11 days') AS t \gset
 CALL eventually('SELECT count(*) FROM eros.activity', '0', 'later he is forgotten, too');
 CALL eventually('SELECT count(*) FROM eros.cache', '0', 'with his results');
+
+-- what finds nothing leaves the configuration as it is, or everybody would read it anew
+CREATE TABLE t.change (at timestamptz DEFAULT clock_timestamp());
+CREATE FUNCTION t.note_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t.change DEFAULT VALUES; RETURN NULL; END $$;
+CREATE TRIGGER note_change AFTER UPDATE ON eros.handler FOR EACH STATEMENT EXECUTE FUNCTION t.note_change();
+SELECT is(eros.clean_up(), 0::bigint, 'a clean-up that finds nobody');
+SELECT is((SELECT count(*) FROM t.change), 0::bigint, 'changes no handler');
 \ir include/end.sql
