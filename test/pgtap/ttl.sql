@@ -1,6 +1,6 @@
 -- Results live for their ttl, and are refreshed before it ends while the user stays away.
 \ir include/begin.sql
-SELECT plan(18);
+SELECT plan(19);
 
 SELECT eros.add_handler('day', 't.echo', 1, ttl => '24 hours') AS n \gset
 SELECT eros_touch(ARRAY[1, 2]::bigint[]);
@@ -53,4 +53,11 @@ SELECT eros.run_now('short', 9);
 SELECT eros.advance_clock('10 minutes') AS t \gset
 SELECT ok(eros.run_now('short', 9) IS NOT NULL, 'after it has expired, it can be computed again');
 SELECT is((SELECT count(*) FROM eros.cache JOIN eros.handler h USING (handler_id) WHERE h.name = 'short' AND expires_at >= date_trunc('hour', eros.now())), 1::bigint, 'in the place of the old one');
+
+-- it takes its place, and is not a new row beside a deleted one
+BEGIN;
+SELECT eros.run_now('short', 9) IS NOT NULL;
+SELECT is((SELECT sum(pg_stat_get_xact_tuples_updated(partition)) || ' ' || sum(pg_stat_get_xact_tuples_inserted(partition)) FROM eros.cache_partitions()),
+  '1 0', 'the row is overwritten');
+COMMIT;
 \ir include/end.sql
