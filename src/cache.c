@@ -97,6 +97,14 @@ typedef struct CachePartition
 	TimestampTz upper;
 } CachePartition;
 
+/* How a change of results has gone. */
+typedef struct CacheChange
+{
+	int live;		  /* so many that were live have been deleted */
+	bool overwritten; /* somebody has overwritten a result that was to be changed */
+	bool deleted;	  /* ... has deleted one */
+} CacheChange;
+
 /* A partition that is being looked at by its index on (handler_id, user_id). */
 typedef struct CacheProbe
 {
@@ -105,17 +113,7 @@ typedef struct CacheProbe
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	pg_uuid_t user;
-	bool overwritten; /* somebody has overwritten a result that was to be changed */
-	bool deleted;	  /* ... has deleted one */
 } CacheProbe;
-
-/* How a change of results has gone. */
-typedef struct CacheChange
-{
-	int live;		  /* so many that were live have been deleted */
-	bool overwritten; /* see CacheProbe */
-	bool deleted;
-} CacheChange;
 
 static CachePartition *partitions = NULL;
 static int npartitions = 0;
@@ -260,7 +258,6 @@ find_index(Relation heap)
 static bool
 begin_probe(CacheProbe *probe, CachePartition *part, LOCKMODE lockmode)
 {
-	probe->overwritten = probe->deleted = false;
 	probe->heap = try_relation_open(part->relid, lockmode);
 	if (probe->heap == NULL)
 		return false; /* dropped this moment: all in it has expired */
@@ -542,28 +539,20 @@ report_concurrent_change(void)
 
 /* Tells whether the result was changed; if not, somebody else has deleted or overwritten it. */
 static bool
-was_changed(CacheProbe *probe, TM_Result result)
+was_changed(TM_Result result, CacheChange *change)
 {
 	if (result == TM_Ok)
 		return true;
 	if (IsolationUsesXactSnapshot())
 		report_concurrent_change();
-	probe->overwritten = probe->overwritten || result == TM_Updated;
-	probe->deleted = probe->deleted || result == TM_Deleted;
+	change->overwritten = change->overwritten || result == TM_Updated;
+	change->deleted = change->deleted || result == TM_Deleted;
 	return false;
-}
-
-/* Notes what others have come before. */
-static void
-note_missed(const CacheProbe *probe, CacheChange *change)
-{
-	change->overwritten = change->overwritten || probe->overwritten;
-	change->deleted = change->deleted || probe->deleted;
 }
 
 /* Deletes the result that was found; returns the bytes that it took, 0 if it was gone. */
 static int64
-delete_found(CacheProbe *probe)
+delete_found(CacheProbe *probe, CacheChange *change)
 {
 	int64 bytes = bytes_found(probe);
 	ItemPointerData ctid = probe->slot->tts_tid;
@@ -572,7 +561,7 @@ delete_found(CacheProbe *probe)
 		table_tuple_delete(probe->heap, &ctid, GetCurrentCommandId(true), GetActiveSnapshot(),
 						   InvalidSnapshot, true, &failure, false);
 
-	return was_changed(probe, result) ? bytes : 0;
+	return was_changed(result, change) ? bytes : 0;
 }
 
 /* Deletes the results of these users in a partition. */
@@ -594,14 +583,13 @@ delete_in_partition(CachePartition *part, const ErosHandler *handler, const Eros
 		{
 			bool isnull;
 			Datum expires_at = slot_getattr(probe.slot, CACHE_EXPIRES_AT, &isnull);
-			int64 freed = delete_found(&probe);
+			int64 freed = delete_found(&probe, change);
 
 			bytes += freed;
 			if (freed > 0 && DatumGetTimestampTz(expires_at) > now)
 				change->live++;
 		}
 	}
-	note_missed(&probe, change);
 	end_probe(&probe, NoLock);
 	if (bytes > 0)
 		account_bytes(part->relid, -bytes);
@@ -717,6 +705,7 @@ typedef struct CacheTarget
 	Form_pg_attribute att; /* of the value */
 	bool empty;			   /* there is nothing to look for */
 	int64 added;		   /* bytes, those of overwritten and deleted results taken off */
+	CacheChange *change;
 } CacheTarget;
 
 /* Opens the partition for writing. */
@@ -760,7 +749,7 @@ overwrite_found(CacheTarget *target, TupleTableSlot *slot)
 		table_tuple_update(probe->heap, &ctid, slot, GetCurrentCommandId(true), GetActiveSnapshot(),
 						   InvalidSnapshot, true, &failure, &lockmode, &indexes_need);
 
-	if (!was_changed(probe, result))
+	if (!was_changed(result, target->change))
 		return false;
 	eros_update_index_tuples(target->indexes, slot, target->estate, indexes_need);
 	ResetPerTupleExprContext(target->estate);
@@ -787,7 +776,7 @@ replace_result(CacheTarget *target, const ErosHandler *handler, const ErosKey *k
 		if (slot != NULL && !placed)
 			placed = overwrite_found(target, slot);
 		else
-			target->added -= delete_found(probe);
+			target->added -= delete_found(probe, target->change);
 	}
 	return placed;
 }
@@ -822,6 +811,7 @@ write_results(CachePartition *part, const ErosHandler *handler, const ErosKey *k
 	int64 sum = 0;
 
 	begin_target(&target, part);
+	target.change = change;
 	for (int i = 0; i < nkeys; i++)
 	{
 		TupleTableSlot *slot = NULL;
@@ -840,7 +830,6 @@ write_results(CachePartition *part, const ErosHandler *handler, const ErosKey *k
 		else if (slot != NULL)
 			slots[nslots++] = slot;
 	}
-	note_missed(&target.probe, change);
 	if (!change->overwritten)
 		insert_rows(&target, slots, nslots);
 	end_target(&target);
