@@ -98,12 +98,9 @@ $node->safe_psql('postgres', q{
 	SELECT eros.advance_clock('40 hours');
 	DELETE FROM cron.job_run_details;
 	SELECT cron.alter_job(jobid, schedule => '* * * * *') FROM cron.job WHERE command LIKE '%purge%'});
-{
-	local $PostgreSQL::Test::Utils::timeout_default = 90;
-	polls_to($node, 'postgres', q{
-		SELECT count(*) > 0 FROM cron.job_run_details WHERE command LIKE '%eros.purge()%' AND status = 'succeeded'},
-		'pg_cron runs a purge');
-}
+polls_to($node, 'postgres', q{
+	SELECT count(*) > 0 FROM cron.job_run_details WHERE command LIKE '%eros.purge()%' AND status = 'succeeded'},
+	'pg_cron runs a purge');
 is(value($node, 'postgres', q{SELECT count(*) FROM eros.status_cache WHERE upper <= eros.now()}),
 	0, 'nothing that has expired is left');
 

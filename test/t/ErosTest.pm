@@ -4,9 +4,6 @@ package ErosTest;
 use strict;
 use warnings;
 
-# Polling gives up after this many seconds; read when PostgreSQL::Test is loaded.
-BEGIN { $ENV{PG_TEST_TIMEOUT_DEFAULT} //= 60 }
-
 use Exporter 'import';
 use FindBin;
 use IPC::Run;
