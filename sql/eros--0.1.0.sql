@@ -1345,30 +1345,37 @@ CREATE FUNCTION eros.learn_handlers(after timestamptz, upto timestamptz,
 	OUT created_per_crossing double precision, OUT jobs_per_crossing double precision,
 	OUT wal_per_job double precision, OUT images_per_job double precision) RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-	WITH counted AS (
+	WITH sample AS (
+		SELECT w.sampled_at AS at, h.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
+		WHERE w.sampled_at > coalesce(learn_handlers.after, '-infinity') AND w.sampled_at <= coalesce(learn_handlers.upto, 'infinity')
+		UNION ALL
+		SELECT eros.now(), h.* FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r)) h
+		WHERE learn_handlers.upto IS NULL
+	), span AS (
+		SELECT max(at) AS upto, nullif(extract(epoch FROM max(at) - min(at)), 0)::double precision / 4 AS quarter_s FROM sample
+	), counted AS (
 		SELECT s.handler_id, sum(s.users_done)::bigint AS done, sum(s.cpu_used_ms) AS cpu, sum(s.results_stored)::bigint AS stored,
 			   sum(s.stored_bytes)::double precision AS bytes, sum(s.wal_bytes)::bigint AS wal, sum(s.wal_fpi)::bigint AS fpi,
 			   sum(s.jobs_added)::bigint AS added, sum(s.jobs_refreshing)::bigint AS refreshing,
 			   sum(s.results_expired)::bigint AS expired, sum(s.results_unread)::bigint AS unread,
 			   (array_agg(s.jobs_pending + s.jobs_failed ORDER BY s.at DESC))[1] AS left_over,
 			   nullif(sum(s.users_done), 0)::double precision AS jobs,
-			   (sum(s.jobs_added) - sum(s.backfilled)) / nullif(sum(s.crossings), 0)::double precision AS created
-		FROM (SELECT w.sampled_at AS at, h.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
-			  WHERE w.sampled_at > coalesce(learn_handlers.after, '-infinity') AND w.sampled_at <= coalesce(learn_handlers.upto, 'infinity')
-			  UNION ALL
-			  SELECT 'infinity', h.* FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r)) h
-			  WHERE learn_handlers.upto IS NULL) s
+			   (sum(s.jobs_added) - sum(s.backfilled)) / nullif(sum(s.crossings), 0)::double precision AS created,
+			   sum(s.cpu_used_ms * w.weight) / nullif(sum(s.users_done * w.weight), 0) AS cost,
+			   sum(s.wal_bytes * w.weight) / nullif(sum(s.users_done * w.weight), 0) AS wal_per_job
+		FROM sample s CROSS JOIN span n
+		CROSS JOIN LATERAL (SELECT coalesce(0.5::double precision ^ (extract(epoch FROM n.upto - s.at)::double precision / n.quarter_s), 1) AS weight) w
 		GROUP BY 1
 	)
 	-- jobs without those that were withdrawn since the user came back first
 	SELECT c.handler_id, c.done, c.cpu, c.stored, c.wal, c.fpi, c.added, c.refreshing, c.expired, c.unread, c.left_over,
-		   c.cpu / c.jobs, c.bytes / nullif(c.stored, 0), c.stored / c.jobs,
+		   c.cost, c.bytes / nullif(c.stored, 0), c.stored / c.jobs,
 		   c.created, c.created * least(1, (c.done + c.left_over) / nullif(c.added, 0)::double precision),
-		   c.wal / c.jobs, c.fpi / c.jobs
+		   c.wal_per_job, c.fpi / c.jobs
 	FROM counted c
 $$;
 COMMENT ON FUNCTION eros.learn_handlers(timestamptz, timestamptz) IS
-	'internal: what was counted of each handler after one sample and up to another (NULL: the first; what is not in the history yet, too), the jobs that were pending or failed at its end, and what follows: CPU, results and WAL a job done, bytes a result, jobs created and jobs to be done a crossing';
+	'internal: what was counted of each handler after one sample and up to another (NULL: the first; what is not in the history yet, too), the jobs that were pending or failed at its end, and what follows: CPU, results and WAL a job done, bytes a result, jobs created and jobs to be done a crossing. Of CPU and WAL a job, a sample counts half as much as one that is later by a quarter of the time: the first calls of a worker and the first results are dearer than those that follow, and data grow';
 
 CREATE FUNCTION eros.learn_phases(after timestamptz, upto timestamptz,
 	OUT phase smallint, OUT transitions bigint, OUT cpu_granted_ms double precision, OUT cpu_used_ms double precision,

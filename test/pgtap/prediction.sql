@@ -1,6 +1,6 @@
 -- What it would cost, what it did cost, whether it was worth it, and the checklist.
 \ir include/begin.sql
-SELECT plan(61);
+SELECT plan(62);
 SELECT eros.freeze_clock() AS t \gset
 CREATE FUNCTION t.half(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
   $$ SELECT u, to_jsonb(repeat('x', 100)) FROM unnest(user_ids) AS u $$;
@@ -113,12 +113,12 @@ SELECT results_eq($$SELECT quantity, handler, predicted >= 0 FROM eros.status_pr
 
 -- days: an hour with a busy minute, and minutes with jobs that wait
 DELETE FROM eros.history_ring;
-CREATE FUNCTION t.minute(slot integer, at timestamptz, active integer, returns integer, waiting integer) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION t.minute(slot integer, at timestamptz, active integer, returns integer, waiting integer, cpu_ms integer DEFAULT 0) RETURNS void LANGUAGE sql AS $$
   INSERT INTO eros.history_ring (span_s, slot, sampled_at, counted_since, server, phases, handlers)
   SELECT 60, slot, at, at - interval '1 minute',
     jsonb_populate_record((SELECT s FROM eros.sample_server(NULL) s), jsonb_build_object('active_users', active, 'idle_users', 1000 - active, 'returns', returns)),
     ARRAY(SELECT jsonb_populate_record(p, '{"transitions": 0, "users": 0}') FROM eros.sample_phases(NULL) p),
-    ARRAY(SELECT jsonb_populate_record(h, jsonb_build_object('jobs_pending', waiting, 'jobs_failed', 0, 'users_done', 1)) FROM eros.sample_handlers(NULL) h) $$;
+    ARRAY(SELECT jsonb_populate_record(h, jsonb_build_object('jobs_pending', waiting, 'jobs_failed', 0, 'users_done', 1, 'cpu_used_ms', cpu_ms)) FROM eros.sample_handlers(NULL) h) $$;
 SELECT date_trunc('hour', eros.now(), 'UTC') AS hour \gset
 SELECT count(t.minute(m, :'hour'::timestamptz - interval '50 hours' + make_interval(mins => m), CASE m WHEN 30 THEN 500 ELSE 10 END, CASE m WHEN 30 THEN 600 ELSE 0 END, 40)) AS t
 FROM generate_series(1, 60) m \gset
@@ -132,4 +132,9 @@ SELECT results_eq('SELECT DISTINCT left_over FROM eros.learn_handlers(NULL, eros
   $$SELECT (handlers[1]).jobs_pending FROM eros.history_ring WHERE span_s = 60 AND sampled_at = eros.prediction_cut()$$, 'what waits at the cut is what waited in that minute');
 SELECT is((SELECT sum(users_done) FROM eros.learn_handlers(NULL, eros.prediction_cut())),
   (SELECT 2.0 * (60 + count(*)) FROM eros.history_ring WHERE span_s = 60 AND slot >= 90 AND sampled_at <= eros.prediction_cut()), 'no minute counts twice');
+-- calls that become cheaper: a sample counts half as much as one that is later by a quarter of the time
+DELETE FROM eros.history_ring;
+SELECT count(t.minute(m, :'hour'::timestamptz + make_interval(mins => m - 10), 10, 0, 0, 16 >> m)) AS t FROM generate_series(0, 4) m \gset
+SELECT results_eq($$SELECT DISTINCT round(cost_ms::numeric, 4), cpu_used_ms FROM eros.learn_handlers(NULL, eros.now())$$,
+  'VALUES (round(5 * 16 / 31.0, 4), 31::double precision)', 'what a job costs is learned from the latest above all');
 \ir include/end.sql
