@@ -561,6 +561,7 @@ extern int eros_tracker_npartitions(void);
 extern int eros_tracker_seen(Oid dboid, int partition, TimestampTz after, TimestampTz upto,
 							 ErosIdleUser *users, int max);
 extern bool eros_tracker_has_returned(int partition);
+extern void eros_tracker_trim(int partition);
 extern void eros_tracker_scan(Oid dboid, int partition, ErosTrackerScan *scan);
 extern bool eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid);
 extern int eros_tracker_remove_swept(Oid dboid, const ErosIdleUser *users, int nusers);

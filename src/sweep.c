@@ -507,6 +507,7 @@ sweep_map(ErosSweep *sweep, ErosConfig *config, TimestampTz now, int limit, uint
 
 		if (crowded || sweep->due[partition] <= now || eros_tracker_has_returned(partition))
 		{
+			eros_tracker_trim(partition);
 			scan.idle_before = leave_before(config, partition, now, crowded);
 			eros_tracker_scan(MyDatabaseId, partition, &scan);
 			nleaving = scan.nidle;

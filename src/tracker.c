@@ -9,12 +9,13 @@
  * The map is an open-addressing hash table of 32-byte slots, cut by the top
  * bits of the hash into partitions.  A partition begins small and doubles in
  * place, up to its reserved room; the memory behind is not touched before, so
- * that the map takes memory as it fills.
+ * that the map takes memory as it fills.  When most of its users have left, it
+ * becomes smaller again.
  *
  * Protocol of a partition:
  *
- *	- Its LWLock guards its structure.  Exclusive: insert, remove, grow.
- *	- "version" is odd while slots move (remove, grow).  Inserts move nothing
+ *	- Its LWLock guards its structure.  Exclusive: insert, remove, resize.
+ *	- "version" is odd while slots move (remove, resize).  Inserts move nothing
  *	  and leave it alone: they write the key first and publish it by "state".
  *	- A touch reads the version, probes, and stamps last_seen by
  *	  compare-and-swap.  When the version has changed meanwhile, or is odd, it
@@ -260,29 +261,30 @@ end_move(TrackerPartition *part)
 }
 
 /*
- * Doubles a partition; "old" has room for all its slots.  The lock is held
- * exclusively.
+ * Gives a partition another number of slots; "spare" has room for its users.
+ * The lock is held exclusively.
  */
 static void
-grow(int partition, TrackerSlot *old)
+resize(int partition, uint32 slot_bits, TrackerSlot *spare)
 {
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
 	uint32 nslots = (uint32) 1 << part->slot_bits;
+	uint32 nused = 0;
 
 	begin_move(part);
-	memcpy(old, slots, sizeof(TrackerSlot) * nslots);
-	part->slot_bits++;
-	part->high_water_bits = Max(part->high_water_bits, part->slot_bits);
-	memset(slots, 0, sizeof(TrackerSlot) << part->slot_bits);
 	for (uint32 i = 0; i < nslots; i++)
 	{
-		uint32 state = pg_atomic_read_u32(&old[i].state);
-
-		if (state != 0)
-			place(slots, part->slot_bits, hash_key(old[i].dboid, &old[i].key), old[i].dboid,
-				  &old[i].key, (TimestampTz) pg_atomic_read_u64(&old[i].last_seen), state);
+		if (pg_atomic_read_u32(&slots[i].state) != 0)
+			spare[nused++] = slots[i];
 	}
+	part->slot_bits = slot_bits;
+	part->high_water_bits = Max(part->high_water_bits, slot_bits);
+	memset(slots, 0, sizeof(TrackerSlot) << slot_bits);
+	for (uint32 i = 0; i < nused; i++)
+		place(slots, slot_bits, hash_key(spare[i].dboid, &spare[i].key), spare[i].dboid,
+			  &spare[i].key, (TimestampTz) pg_atomic_read_u64(&spare[i].last_seen),
+			  pg_atomic_read_u32(&spare[i].state));
 	end_move(part);
 }
 
@@ -448,7 +450,7 @@ enter(Oid dboid, const ErosKey *key, TimestampTz last_seen, bool only_absent, bo
 					MemoryContextAllocHuge(CurrentMemoryContext, sizeof(TrackerSlot) << spare_bits);
 				continue;
 			}
-			grow(partition, spare);
+			resize(partition, part->slot_bits + 1, spare);
 		}
 		else if (part->used + 1 > nslots - nslots / 8)
 		{
@@ -523,6 +525,40 @@ bool
 eros_tracker_has_returned(int partition)
 {
 	return pg_atomic_read_u32(&partitions[partition].p.returned) > 0;
+}
+
+/* Tells whether a partition has had many more users than it has now. */
+static bool
+is_sparse(const TrackerPartition *part)
+{
+	return part->slot_bits > MIN_SLOT_BITS && part->used < ((uint32) 1 << part->slot_bits) / 8;
+}
+
+/*
+ * Makes a sparse partition smaller, so that a scan costs by the users that
+ * there are, not by the most that there ever were.  At most three eighths are
+ * used then: its users must double before it grows again.
+ */
+void
+eros_tracker_trim(int partition)
+{
+	TrackerPartition *part = &partitions[partition].p;
+	uint32 slot_bits = part->slot_bits;
+	TrackerSlot *spare;
+
+	if (!is_sparse(part))
+		return;
+	spare = MemoryContextAllocHuge(CurrentMemoryContext, (sizeof(TrackerSlot) << slot_bits) / 8);
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	if (part->slot_bits == slot_bits && is_sparse(part))
+	{
+		slot_bits = MIN_SLOT_BITS;
+		while (part->used > ((uint32) 3 << slot_bits) / 8)
+			slot_bits++;
+		resize(partition, slot_bits, spare);
+	}
+	LWLockRelease(&part->lock);
+	pfree(spare);
 }
 
 /*

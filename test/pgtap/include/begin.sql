@@ -1,7 +1,7 @@
 -- What every file begins with: quick settings, and what the tests share.
 --
 -- The scheduler and the workers do their part in the background: a test waits for it with
--- CALL eventually(query, expected, description), which polls for a minute at most and then asserts.
+-- CALL eventually(query, expected, description), which polls for three minutes at most and then asserts.
 
 \set QUIET 1
 \pset format unaligned
@@ -20,7 +20,7 @@ GRANT USAGE ON SCHEMA t TO PUBLIC;
 CREATE PROCEDURE t.eventually(query text, expected text, description text, INOUT result text DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
-  deadline timestamptz := clock_timestamp() + interval '60 seconds';
+  deadline timestamptz := clock_timestamp() + interval '180 seconds';
   got text;
 BEGIN
   LOOP
