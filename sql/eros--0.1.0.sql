@@ -1346,13 +1346,15 @@ CREATE FUNCTION eros.learn_handlers(after timestamptz, upto timestamptz,
 	OUT wal_per_job double precision, OUT images_per_job double precision) RETURNS SETOF record
 	LANGUAGE sql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	WITH sample AS (
-		SELECT w.sampled_at AS at, h.* FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
+		SELECT w.sampled_at AS at, extract(epoch FROM w.sampled_at)::double precision AS at_s, h.*
+		FROM eros.history_part w CROSS JOIN LATERAL unnest(w.handlers) h
 		WHERE w.sampled_at > coalesce(learn_handlers.after, '-infinity') AND w.sampled_at <= coalesce(learn_handlers.upto, 'infinity')
 		UNION ALL
-		SELECT eros.now(), h.* FROM eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r)) h
+		SELECT n.at, extract(epoch FROM n.at)::double precision, h.*
+		FROM (SELECT eros.now() AS at) n CROSS JOIN eros.sample_handlers((SELECT max(r.sampled_at) FROM eros.history_part r)) h
 		WHERE learn_handlers.upto IS NULL
 	), span AS (
-		SELECT max(at) AS upto, nullif(extract(epoch FROM max(at) - min(at)), 0)::double precision / 4 AS quarter_s FROM sample
+		SELECT max(at_s) AS upto_s, nullif(max(at_s) - min(at_s), 0) / 4 AS quarter_s FROM sample
 	), counted AS (
 		SELECT s.handler_id, sum(s.users_done)::bigint AS done, sum(s.cpu_used_ms) AS cpu, sum(s.results_stored)::bigint AS stored,
 			   sum(s.stored_bytes)::double precision AS bytes, sum(s.wal_bytes)::bigint AS wal, sum(s.wal_fpi)::bigint AS fpi,
@@ -1364,7 +1366,7 @@ CREATE FUNCTION eros.learn_handlers(after timestamptz, upto timestamptz,
 			   sum(s.cpu_used_ms * w.weight) / nullif(sum(s.users_done * w.weight), 0) AS cost,
 			   sum(s.wal_bytes * w.weight) / nullif(sum(s.users_done * w.weight), 0) AS wal_per_job
 		FROM sample s CROSS JOIN span n
-		CROSS JOIN LATERAL (SELECT coalesce(0.5::double precision ^ (extract(epoch FROM n.upto - s.at)::double precision / n.quarter_s), 1) AS weight) w
+		CROSS JOIN LATERAL (SELECT coalesce(0.5::double precision ^ ((n.upto_s - s.at_s) / n.quarter_s), 1) AS weight) w
 		GROUP BY 1
 	)
 	-- jobs without those that were withdrawn since the user came back first

@@ -278,6 +278,7 @@ resize(int partition, uint32 slot_bits, TrackerSlot *spare)
 		if (pg_atomic_read_u32(&slots[i].state) != 0)
 			spare[nused++] = slots[i];
 	}
+	Assert(nused == part->used);
 	part->slot_bits = slot_bits;
 	part->high_water_bits = Max(part->high_water_bits, slot_bits);
 	memset(slots, 0, sizeof(TrackerSlot) << slot_bits);
@@ -370,6 +371,7 @@ touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
 	uint32 version = pg_atomic_read_u32(&part->version);
 	TrackerSlot *slot;
 	uint64 seen;
+	bool swept;
 
 	if (version & 1)
 		return false;
@@ -389,9 +391,9 @@ touch_fast(Oid dboid, const ErosKey *key, uint64 hash, TimestampTz now)
 	 * somebody else has just stamped it, so much the better.
 	 */
 	pg_atomic_compare_exchange_u64(&slot->last_seen, &seen, (uint64) now);
-	if (pg_atomic_read_u32(&part->version) != version)
-		return false;
-	return (pg_atomic_read_u32(&slot->state) & SLOT_SWEPT) == 0;
+	swept = (pg_atomic_read_u32(&slot->state) & SLOT_SWEPT) != 0;
+	pg_read_barrier(); /* while the version stands, the mark is this user's */
+	return !swept && pg_atomic_read_u32(&part->version) == version;
 }
 
 /* Tells whether a partition that cannot grow is three quarters full: time to make room. */
@@ -548,7 +550,10 @@ eros_tracker_trim(int partition)
 
 	if (!is_sparse(part))
 		return;
-	spare = MemoryContextAllocHuge(CurrentMemoryContext, (sizeof(TrackerSlot) << slot_bits) / 8);
+	spare = palloc_extended((sizeof(TrackerSlot) << slot_bits) / 8,
+							MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	if (spare == NULL)
+		return; /* it can wait */
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
 	if (part->slot_bits == slot_bits && is_sparse(part))
 	{
@@ -669,7 +674,6 @@ eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid)
 {
 	TrackerPartition *part = &partitions[partition].p;
 	TrackerSlot *slots = slots_of(partition);
-	uint32 nslots = (uint32) 1 << header->max_slot_bits;
 	TimestampTz first = DT_NOEND;
 	TimestampTz last = DT_NOBEGIN;
 
@@ -678,7 +682,7 @@ eros_tracker_crowded(int partition, TimestampTz *oldest_fifth, Oid dboid)
 
 	/* the users' times are taken as evenly spread, which is good enough */
 	LWLockAcquire(&part->lock, LW_SHARED);
-	for (uint32 i = 0; i < nslots; i++)
+	for (uint32 i = 0; i < (uint32) 1 << part->slot_bits; i++)
 	{
 		TimestampTz last_seen;
 

@@ -282,7 +282,11 @@ polls_to($node, 'shop', q{SELECT results_expired >= 50 FROM eros.status_handler 
 
 # a halt; the call may be for the first users, whose results are made anew
 mode('slow');
-ok(eventually(sub { leave(1, 110); return value($node, 'shop', 'SELECT halts > 0 FROM eros.status_halt') eq 't' }),
+ok(eventually(sub {
+		leave(1, 110);
+		$node->poll_query_until('shop', computing());
+		return value($node, 'shop', 'SELECT halts > 0 FROM eros.status_halt') eq 't';
+	}),
 	'touches halt a call');
 mode('quick');
 $node->safe_psql('shop', 'SELECT count(eros_touch(u)) FROM generate_series(1, 110) u');
