@@ -28,6 +28,8 @@ SELECT eros.advance_clock('15 minutes') AS t \gset
 CALL eventually('SELECT count(*) FROM eros.cache c JOIN eros.handler h USING (handler_id) WHERE h.name = ''picky''', '19',
   'the others'' results are kept');
 CALL eventually('SELECT jobs_failed FROM eros.status_handler WHERE handler = ''picky''', '1', 'the one is set to failed');
+CALL eventually('SELECT count(*) FROM eros.cache c JOIN eros.handler h USING (handler_id) WHERE h.name = ''echo''', '20',
+  'another handler is not troubled');
 SELECT is(eros.get('picky', 13), NULL, 'and has no result');
 SELECT results_eq('SELECT eros.user_bigint(user_id), status::text, attempts::integer, last_error FROM eros.job',
   $$VALUES (13::bigint, 'failed', 3, 'cannot stand user 13')$$, 'only his job is left, with its attempts and the error');
@@ -38,8 +40,6 @@ SELECT is((SELECT batches_failed FROM eros.status_handler WHERE handler = 'picky
   'his failures are counted, and not those of the calls by which he was found');
 SELECT alike((SELECT status FROM eros.status), '1 jobs have failed%', 'the status says so');
 SELECT is((SELECT jobs_failed FROM eros.status_queue WHERE handler = 'picky'), 1::bigint, 'and the queue');
-CALL eventually('SELECT count(*) FROM eros.cache c JOIN eros.handler h USING (handler_id) WHERE h.name = ''echo''', '20',
-  'another handler is not troubled');
 
 -- Put back while still failing, then mended.
 SELECT is(eros.retry('picky'), 1::bigint, 'eros.retry puts one job back');

@@ -8,7 +8,7 @@ SELECT skip('the server is built without libxml', 1);
 \ir include/end.sql
 \quit
 \endif
-SELECT plan(40);
+SELECT plan(41);
 
 CREATE ROLE test_watch LOGIN IN ROLE pg_monitor;
 CREATE ROLE test_nobody;
@@ -27,6 +27,7 @@ CREATE FUNCTION t.at(path text) RETURNS text[] LANGUAGE sql AS $$
   SELECT xpath(path, seen)::text[] FROM t.page ORDER BY n DESC LIMIT 1
 $$;
 
+CALL eventually('SELECT last_sweep IS NOT NULL FROM eros.status', 'true', 'EROS runs');
 -- nothing is there yet, not even history
 DELETE FROM eros.history_ring;
 SELECT is(t.look(), 'well-formed', 'the page is well-formed');

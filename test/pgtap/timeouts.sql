@@ -23,20 +23,20 @@ BEGIN
   RETURN QUERY SELECT u, '1'::jsonb FROM unnest(user_ids) AS u;
 END $$;
 INSERT INTO t.slow VALUES (2);
-SELECT eros.add_handler('sleepy', 't.sleepy', 1, timeout => '50 ms', max_attempts => 2) AS n \gset
+SELECT eros.add_handler('sleepy', 't.sleepy', 1, timeout => '500 ms', max_attempts => 2) AS n \gset
 SELECT eros_touch(ARRAY[1, 2, 3]::bigint[]);
 SELECT eros.advance_clock('15 minutes') AS t \gset
 CALL eventually('SELECT status || '' '' || attempts || '' '' || last_error FROM eros.job',
-  'failed 2 handler "sleepy" was cancelled after 50 ms', 'a user over whom it takes too long is set to failed');
+  'failed 2 handler "sleepy" was cancelled after 500 ms', 'a user over whom it takes too long is set to failed');
 CALL eventually('SELECT string_agg(user_id::text, '' '' ORDER BY user_id) FROM eros.get_many(''sleepy'', ARRAY[1, 2, 3]::bigint[])',
   '1 3', 'the others have their results');
-SELECT is(error_of($$SELECT eros.run_now('sleepy', 2)$$), '57014 handler "sleepy" was cancelled after 50 ms',
+SELECT is(error_of($$SELECT eros.run_now('sleepy', 2)$$), '57014 handler "sleepy" was cancelled after 500 ms',
   'run_now shows the error');
 SELECT is(eros.run_now('sleepy', 1), '1', 'and the session goes on');
 SELECT is((SELECT status::text FROM eros.job), 'failed', 'a failing run_now leaves the job as it was');
 
-SELECT eros.add_handler('stubborn', 't.stubborn', 1, timeout => '50 ms', max_attempts => 1) AS n \gset
-SELECT is(error_of($$SELECT eros.run_now('stubborn', 1)$$), '57014 handler "stubborn" was cancelled after 50 ms',
+SELECT eros.add_handler('stubborn', 't.stubborn', 1, timeout => '500 ms', max_attempts => 1) AS n \gset
+SELECT is(error_of($$SELECT eros.run_now('stubborn', 1)$$), '57014 handler "stubborn" was cancelled after 500 ms',
   'a handler cannot catch its time-out');
 CALL eventually('SELECT count(*) FROM eros.job j JOIN eros.handler h USING (handler_id)
   WHERE h.name = ''stubborn'' AND status = ''failed''', '3', 'nor in a worker');

@@ -1,11 +1,12 @@
 -- eros.top(): a screen that fits the terminal, right at the first look, with no surprise in a name.
 \ir include/begin.sql
-SELECT plan(23);
+SELECT plan(24);
 
 CREATE FUNCTION t.screen(width integer DEFAULT 80, height integer DEFAULT 24, ascii boolean DEFAULT true) RETURNS text
 LANGUAGE sql AS $$ SELECT string_agg(screen, E'\n') FROM eros.top(width, height, 5, ascii) $$;
 
 -- at rest
+CALL eventually('SELECT last_sweep IS NOT NULL FROM eros.status', 'true', 'EROS runs');
 SELECT is((SELECT count(*) FROM eros.top()), 17::bigint, '24 lines of a terminal are 17 of the screen and 7 of psql');
 SELECT is((SELECT count(*) FROM eros.top(height => 60)), 53::bigint, 'a higher one has more');
 SELECT is((SELECT count(*) FROM eros.top(height => 3)), 1::bigint, 'the lowest has one');

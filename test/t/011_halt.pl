@@ -49,7 +49,7 @@ $node->safe_psql(
 				END;
 			END LOOP;
 		ELSIF mode = 'c' THEN
-			PERFORM app.burn(3000);
+			PERFORM app.burn(6000);
 		END IF;
 		RETURN QUERY SELECT u, to_jsonb(mode) FROM unnest(user_ids) u;
 	END $$;

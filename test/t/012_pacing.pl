@@ -117,7 +117,7 @@ polls_to($node, 'postgres',
 	'the age of the snapshot is seen while the call pauses');
 polls_to($node, 'postgres',
 	q{SELECT count(*) = 1 FROM eros.job
-	  WHERE status = 'failed' AND last_error = 'handler "handler" was cancelled after 2000 ms'},
+	  WHERE user_id = eros.user_key(1000) AND status = 'failed' AND last_error = 'handler "handler" was cancelled after 2000 ms'},
 	'the call is cancelled in its pause');
 polls_to($node, 'postgres',
 	q{SELECT count(*) = 1 FROM eros.status_worker WHERE snapshot_age IS NULL AND activity IN ('pausing', 'idle')},
@@ -131,7 +131,7 @@ $node->safe_psql('postgres', q{
 	SELECT eros.retry('handler')});
 polls_to($node, 'postgres',
 	q{SELECT count(*) = 1 FROM eros.job
-	  WHERE status = 'failed' AND last_error = 'handler "handler" was cancelled after 1000 ms'},
+	  WHERE user_id = eros.user_key(1000) AND status = 'failed' AND last_error = 'handler "handler" was cancelled after 1000 ms'},
 	'the time-out cancels a call that pauses');
 $node->safe_psql('postgres', q{SELECT eros.retry('handler')});
 

@@ -83,9 +83,9 @@ $node->safe_psql(
 		RETURN QUERY SELECT u, to_jsonb(u) FROM unnest(user_ids) u;
 	END $$;
 	SELECT eros.disable_handler('gated'), eros.add_handler('locks', 'app.locks', phase => 1)});
-$node->safe_psql('postgres', 'SELECT eros_touch(41)');
 in_session($session, 'BEGIN');
 in_session($session, 'UPDATE app.row SET n = n WHERE id = 2');
+$node->safe_psql('postgres', 'SELECT eros_touch(41)');
 polls_to($node, 'postgres', q{SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE backend_type = 'eros worker' AND NOT l.granted},
 	'the handler waits for the application');
 is(in_session($session, 'UPDATE app.row SET n = n WHERE id = 1'), '', 'the application goes on: EROS gives way');

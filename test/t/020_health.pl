@@ -85,6 +85,7 @@ $node->safe_psql('postgres', q{SELECT count(eros.get('one', g)) FROM generate_se
 is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'hits_rare'}), 0, 'the first day nobody minds');
 advance('22 hours');
 comes('hits_rare', 'reads find nothing');
+goes('maintenance_late', 'and the jump of the time is seen to');
 is( value($node, 'postgres', q{SELECT message || ': ' || hint FROM eros.problems() LIMIT 1}),
 	value($node, 'postgres', 'SELECT status FROM eros.status'),
 	'the status says the first of them');
@@ -262,8 +263,9 @@ in_session($session, 'BEGIN; LOCK TABLE eros.activity');
 advance('1 day');
 comes('sweep_late', 'somebody has locked eros.activity');
 comes('maintenance_late', 'and it does not come to maintain');
-$node->safe_psql('postgres', 'SELECT pg_terminate_backend(scheduler_pid) FROM eros.status');
-polls_to($node, 'postgres', running(), 'another scheduler runs');
+my $old = value($node, 'postgres', 'SELECT scheduler_pid FROM eros.status');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($old)");
+polls_to($node, 'postgres', "SELECT scheduler_pid <> $old FROM eros.status", 'another scheduler runs');
 is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem IN ('sweep_late', 'maintenance_late')}), 0, 'which has its time');
 advance('1 day');
 comes('sweep_late', 'it has had it');

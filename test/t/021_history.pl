@@ -6,7 +6,7 @@ use warnings;
 use ErosTest;
 use Test::More;
 
-my $node = eros_node('main', "eros.sweep_interval = 100ms\n");
+my $node = eros_node('main', "eros.sweep_interval = 100ms\neros.worker_idle_timeout = 1h\n");
 
 # Moves the time of EROS, and waits for the scheduler's sample.
 sub advance

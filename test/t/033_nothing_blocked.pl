@@ -83,7 +83,7 @@ sub succeeds
 }
 
 # a command that hangs fails
-$node->safe_psql('postgres', q{ALTER SYSTEM SET statement_timeout = '30s'});
+$node->safe_psql('postgres', q{ALTER SYSTEM SET statement_timeout = '180s'});
 $node->reload;
 
 for my $how (sort keys %busy)

@@ -50,12 +50,13 @@ for my $what ('activity INSERT', 'job INSERT', 'job UPDATE', 'purge')
 	polls_to($node, 'postgres', "SELECT string_agg(who, ',') FROM seen WHERE what = '$what'", "$what is done as the owner", 'heir');
 }
 is(value($node, 'postgres', q{SELECT count(*) FROM seen WHERE who <> 'heir'}), 0, 'and nothing as anybody else');
+my $since = value($node, 'postgres', 'SELECT eros.now()'); # a transaction may have begun as the role that was dropped
 
 # all of it works for such an owner
 my $partitions = value($node, 'postgres', 'SELECT count(*) FROM eros.cache_partitions()');
 $node->safe_psql('postgres', q{SELECT eros.advance_clock('1 day')});
 polls_to($node, 'postgres', "SELECT count(*) > $partitions FROM eros.cache_partitions()", 'partitions are made');
 polls_to($node, 'postgres', q{SELECT eros.get('gated', 1)}, 'results are refreshed', 1);
-is( value($node, 'postgres', q{SELECT count(*) FROM eros.status_error WHERE process <> 'worker'}), 0, 'without an error');
+is( value($node, 'postgres', "SELECT count(*) FROM eros.status_error WHERE process <> 'worker' AND at > '$since'"), 0, 'without an error');
 $node->stop;
 done_testing();

@@ -4,6 +4,9 @@ package ErosTest;
 use strict;
 use warnings;
 
+# a server may take as long to start as anything else
+BEGIN { $ENV{PGCTLTIMEOUT} //= 180 }
+
 use Exporter 'import';
 use FindBin;
 use IPC::Run;
@@ -147,10 +150,10 @@ sub polls_to
 	return ok($node->poll_query_until($db, $sql, $expected // 't'), $name);
 }
 
-# True when EROS runs in the database that is asked.
+# True when EROS runs in the database that is asked, and has looked at it since the server was started.
 sub running
 {
-	return 'SELECT launcher_pid IS NOT NULL AND scheduler_pid IS NOT NULL FROM eros.status';
+	return 'SELECT launcher_pid IS NOT NULL AND scheduler_pid IS NOT NULL AND last_sweep IS NOT NULL FROM eros.status';
 }
 
 # True when a worker of the database that is asked calls its handler.
