@@ -65,7 +65,7 @@ polls_to($node, 'postgres', running(), 'EROS starts again');
 reload_with($node, 'eros.enabled' => 'off');
 ok($node->stop('smart', fail_ok => 1), 'a smart shutdown while EROS is switched off');
 $node->start;
-polls_to($node, 'postgres', 'SELECT launcher_pid IS NOT NULL AND scheduler_pid IS NOT NULL FROM eros.status', 'its processes are there again');
+polls_to($node, 'postgres', started(), 'its processes are there again');
 is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'switched off: set eros.enabled = on, and reload the configuration', 'and says that it is off');
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');

@@ -158,7 +158,7 @@ goes('errors', 'but after an hour');
 # no sweep at all since the start
 $node->safe_psql('postgres', q{BEGIN; LOCK TABLE eros.activity; PREPARE TRANSACTION 'locked'});
 $node->restart;
-polls_to($node, 'postgres', running(), 'the scheduler is there');
+polls_to($node, 'postgres', started(), 'the scheduler is there');
 $node->safe_psql('postgres', q{SELECT eros.advance_clock('1 day')});
 is(value($node, 'postgres', 'SELECT last_sweep FROM eros.status'), '', 'it has not swept yet');
 comes('sweep_late', 'nor has it in a day');

@@ -17,7 +17,7 @@ use Test::More;
 our @EXPORT = qw(
   eros_node eros_settings reload_with
   create_eros soon_idle gated_handler open_gate sleeping_handler
-  value polls_to running computing on_disk
+  value polls_to started running computing on_disk
   open_session in_session close_session
   test_module
 );
@@ -150,7 +150,13 @@ sub polls_to
 	return ok($node->poll_query_until($db, $sql, $expected // 't'), $name);
 }
 
-# True when EROS runs in the database that is asked, and has looked at it since the server was started.
+# True when the processes that serve the database that is asked are there.
+sub started
+{
+	return 'SELECT launcher_pid IS NOT NULL AND scheduler_pid IS NOT NULL FROM eros.status';
+}
+
+# True when they are, and have looked at it since the server was started.
 sub running
 {
 	return 'SELECT launcher_pid IS NOT NULL AND scheduler_pid IS NOT NULL AND last_sweep IS NOT NULL FROM eros.status';
