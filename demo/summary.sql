@@ -1,4 +1,4 @@
--- What EROS has to show when the day is over. speed: how much faster than life it was.
+-- What EROS has to show when the days are over. speed: how much faster than life it was.
 \set QUIET on
 \pset footer off
 \pset null '-'
@@ -67,9 +67,9 @@ FROM eros.status_handler;
 \pset tuples_only on
 \pset format unaligned
 WITH first AS (SELECT count(DISTINCT m) AS visits FROM demo.moment, unnest(coming) AS m)
-SELECT format(E'In all %s s of CPU in a minute; the scheduler took %s s.\n'
+SELECT format(E'In all %s s of CPU, the evening included; the scheduler took %s s.\n'
     'For all 20,000 members at once, as a nightly job does it: %s s.\n'
-    'The first visits of %s members are misses, since the cache was empty in the morning; later, %s %% are hits.',
+    'The first visits of %s members are misses, since the cache was empty on the first evening; later, %s %% are hits.',
   round(sum(h.cpu_used_ms)::numeric / 1000), round(i.scheduler_cpu_ms::numeric / 1000, 1),
   round(sum(h.cpu_used_ms / nullif(h.users_done, 0))::numeric * 20),
   visits, round(100.0 * sum(hits) / greatest(sum(hits + misses - visits), 1)))
@@ -78,6 +78,6 @@ FROM eros.status_handler AS h, eros.status AS i, first GROUP BY i.scheduler_cpu_
 \pset tuples_only off
 \pset format aligned
 \echo
-\echo '== Predicted beside measured: the second half of the day, by what the first half taught'
+\echo '== Predicted beside measured: the second day, by what the first one taught'
 SELECT quantity, phase, handler, round(predicted) AS predicted, round(measured) AS measured, unit, error_percent
 FROM eros.status_prediction;

@@ -16,7 +16,7 @@ BEGIN
       SELECT floor(ms / 1000)::integer AS minute,
         array(SELECT DISTINCT x FROM unnest(string_to_array(string_agg(array_to_string(members, ','), ','), ',')::bigint[]) AS x) AS members,
         array(SELECT DISTINCT x FROM unnest(string_to_array(string_agg(nullif(array_to_string(coming, ','), ''), ','), ',')::bigint[]) AS x) AS coming
-      FROM demo.moment GROUP BY 1) AS m ON m.minute = t.minute % 1440
+      FROM demo.moment WHERE ms >= 0 GROUP BY 1) AS m ON m.minute = t.minute % 1440
     ORDER BY t.minute
   LOOP
     PERFORM eros_touch(coalesce(now_playing.members, '{}'));
