@@ -424,10 +424,10 @@ CREATE FUNCTION eros.cache_partitions(
 COMMENT ON FUNCTION eros.cache_partitions() IS
 	'the partitions of the cache with their bounds and the bytes of live results in each, as accounted since the start';
 
-CREATE FUNCTION eros.account_cache_bytes(partition regclass, bytes bigint) RETURNS void
-	AS 'MODULE_PATHNAME', 'eros_account_cache_bytes' LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION eros.account_cache_bytes(regclass, bigint) IS
-	'internal: adds bytes (or takes them off) to a partition''s account when the transaction commits';
+CREATE FUNCTION eros.account_cache_bytes(partition regclass, handler_id integer, bytes bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'eros_account_cache_bytes' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION eros.account_cache_bytes(regclass, integer, bigint) IS
+	'internal: adds bytes (or takes them off) to the account of a partition and to that of a handler in it, when the transaction commits; handler NULL: nothing is left in the partition';
 
 CREATE FUNCTION eros.close_partition(bucket smallint, upper timestamptz) RETURNS void
 	AS 'MODULE_PATHNAME', 'eros_close_partition' LANGUAGE C VOLATILE STRICT;
@@ -493,10 +493,11 @@ BEGIN
 		SELECT FROM pg_inherits i WHERE i.inhrelid = partition AND i.inhparent = 'eros.cache'::regclass) THEN
 		RETURN false;
 	END IF;
-	PERFORM eros.account_cache_bytes(partition, -bytes);
 	EXECUTE format('ALTER EXTENSION eros DROP TABLE %s', partition);
 	EXECUTE format('DROP TABLE %s', partition);
 	PERFORM eros.close_partition(bucket, upper);
+	-- after that, which has closed what handlers had in it
+	PERFORM eros.account_cache_bytes(partition, NULL, -bytes);
 	RETURN true;
 EXCEPTION WHEN lock_not_available OR undefined_table THEN
 	RETURN false;
@@ -521,18 +522,28 @@ COMMENT ON FUNCTION eros.purge() IS
 
 CREATE FUNCTION eros.evict_entries(partition regclass, doomed tid[], OUT entries bigint, OUT bytes bigint) RETURNS record
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	of_handler integer;
+	gone bigint;
+	freed bigint;
 BEGIN
 	IF NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = partition AND i.inhparent = 'eros.cache'::regclass) THEN
 		RAISE EXCEPTION '% is no partition of eros.cache', partition USING ERRCODE = 'wrong_object_type';
 	END IF;
-	EXECUTE format($sql$
+	entries := 0;
+	bytes := 0;
+	FOR of_handler, gone, freed IN EXECUTE format($sql$
 		WITH gone AS (
 			DELETE FROM %1$s c WHERE c.ctid = ANY (ARRAY(
 				SELECT d.ctid FROM %1$s d WHERE d.ctid = ANY ($1) FOR UPDATE SKIP LOCKED))
-			RETURNING eros.entry_bytes(c.value) AS bytes
+			RETURNING c.handler_id, eros.entry_bytes(c.value) AS bytes
 		)
-		SELECT count(*), coalesce(sum(g.bytes), 0)::bigint FROM gone g$sql$, partition) INTO entries, bytes USING doomed;
-	PERFORM eros.account_cache_bytes(partition, -bytes);
+		SELECT g.handler_id, count(*), sum(g.bytes)::bigint FROM gone g GROUP BY 1$sql$, partition) USING doomed
+	LOOP
+		entries := entries + gone;
+		bytes := bytes + freed;
+		PERFORM eros.account_cache_bytes(partition, of_handler, -freed);
+	END LOOP;
 END $$;
 COMMENT ON FUNCTION eros.evict_entries(regclass, tid[]) IS
 	'internal: deletes entries of a partition of the cache, but for those that somebody changes at the moment; returns how many, and their bytes';
@@ -564,6 +575,7 @@ BEGIN
 		END IF;
 		-- so that nobody drops it before we have read it
 		BEGIN
+			LOCK TABLE eros.cache IN ACCESS SHARE MODE; -- first, as others do
 			EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', p.partition);
 		EXCEPTION WHEN undefined_table OR syntax_error THEN
 			excess := excess - p.bytes; -- it is gone
@@ -589,7 +601,7 @@ BEGIN
 		evicted := evicted + gone.entries;
 		-- what is left in its account is not there: the sizes on disk that stand in after a restart, or what
 		-- somebody has emptied by TRUNCATE
-		PERFORM eros.account_cache_bytes(p.partition, -greatest(p.bytes, 0));
+		PERFORM eros.account_cache_bytes(p.partition, NULL, -greatest(p.bytes, 0));
 		excess := excess - gone.bytes - greatest(p.bytes, 0);
 	END LOOP;
 	RETURN evicted;
@@ -657,10 +669,10 @@ BEGIN
 			DELETE FROM eros.cache c
 			WHERE c.handler_id = ANY (ARRAY(SELECT h.handler_id FROM eros.handler h))
 			  AND c.user_id = ANY (user_keys)
-			RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes)
-		SELECT c.tableoid, sum(c.bytes)::bigint AS bytes FROM c GROUP BY 1
+			RETURNING c.tableoid, c.handler_id, eros.entry_bytes(c.value) AS bytes)
+		SELECT c.tableoid, c.handler_id, sum(c.bytes)::bigint AS bytes FROM c GROUP BY 1, 2
 	LOOP
-		PERFORM eros.account_cache_bytes(gone.tableoid, -gone.bytes);
+		PERFORM eros.account_cache_bytes(gone.tableoid, gone.handler_id, -gone.bytes);
 	END LOOP;
 	PERFORM eros.account_users((SELECT max(p.phase) FROM eros.phase p), -cardinality(user_keys));
 END $$;
@@ -732,7 +744,7 @@ COMMENT ON FUNCTION eros.databases_info() IS 'internal: how each database of the
 CREATE FUNCTION eros.phase_info(
 	OUT phase smallint, OUT users bigint, OUT transitions bigint, OUT batches bigint, OUT users_done bigint,
 	OUT cpu_granted_ms double precision, OUT cpu_used_ms double precision, OUT cpu_yielded_ms double precision,
-	OUT throttled_ms double precision)
+	OUT throttled_ms double precision, OUT debt_ms double precision)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'eros_phase_info' LANGUAGE C VOLATILE ROWS 3;
 COMMENT ON FUNCTION eros.phase_info() IS 'internal: the counters of the phases; see eros.status_phase';
@@ -755,7 +767,7 @@ COMMENT ON FUNCTION eros.worker_info() IS 'internal: the workers of this databas
 
 CREATE FUNCTION eros.halt_info(
 	OUT halts bigint, OUT p50_ms double precision, OUT p99_ms double precision, OUT max_ms double precision,
-	OUT forced bigint, OUT sum_ms double precision) RETURNS record
+	OUT forced bigint, OUT sum_ms double precision, OUT slow bigint) RETURNS record
 	AS 'MODULE_PATHNAME', 'eros_halt_info' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION eros.halt_info() IS 'internal: the latencies of halts; see eros.status_halt';
 
@@ -786,6 +798,7 @@ CREATE VIEW eros.status_phase AS
 		   coalesce(i.cpu_used_ms, 0) AS cpu_used_ms,
 		   coalesce(i.cpu_yielded_ms, 0) AS cpu_yielded_ms,
 		   coalesce(i.throttled_ms, 0) AS throttled_ms,
+		   coalesce(i.debt_ms, 0) AS debt_ms,
 		   (SELECT round(avg(w.waited_percent)::numeric, 1)::double precision FROM eros.worker_info() w) AS contention_percent
 	FROM eros.phase p
 	LEFT JOIN eros.phase_info() i USING (phase)
@@ -806,6 +819,7 @@ COMMENT ON COLUMN eros.status_phase.cpu_granted_ms IS 'CPU time granted while th
 COMMENT ON COLUMN eros.status_phase.cpu_used_ms IS 'CPU time used by batches, in ms';
 COMMENT ON COLUMN eros.status_phase.cpu_yielded_ms IS 'CPU time of the share that was left to others because the machine was contended, in ms';
 COMMENT ON COLUMN eros.status_phase.throttled_ms IS 'time that workers waited although jobs were due, in ms';
+COMMENT ON COLUMN eros.status_phase.debt_ms IS 'for how long its workers have to pause yet for what they have used, in ms; of the worker number that owes the most. A call that cannot be paced owes what it used beyond the share; at most ten minutes, by the full share';
 COMMENT ON COLUMN eros.status_phase.contention_percent IS 'part of their running time for which the workers last had to wait for a CPU, in percent, on average, by the kernel''s schedstat; NULL: no worker runs';
 
 CREATE VIEW eros.status_handler AS
@@ -888,11 +902,11 @@ CREATE VIEW eros.status_error AS
 	SELECT i.process, i.pid, h.name AS handler, i.message, i.sqlstate, i.at, i.count
 	FROM eros.error_info() i LEFT JOIN eros.handler h USING (handler_id)
 	ORDER BY i.at DESC;
-COMMENT ON VIEW eros.status_error IS 'the recent errors of EROS''s processes in this database and of the launcher, since the server''s start; the 64 last of the whole server. Each is logged at most once a minute';
+COMMENT ON VIEW eros.status_error IS 'the recent errors of EROS''s processes in this database, those of handlers included, and of the launcher, since the server''s start; the 64 last of the whole server. Each is logged at most once a minute';
 COMMENT ON COLUMN eros.status_error.process IS 'launcher, scheduler or worker';
 COMMENT ON COLUMN eros.status_error.pid IS 'the process that had it last';
 COMMENT ON COLUMN eros.status_error.handler IS 'the handler whose batch it was; NULL: none, or it has been dropped';
-COMMENT ON COLUMN eros.status_error.message IS 'the message when it came last, at most 255 bytes';
+COMMENT ON COLUMN eros.status_error.message IS 'the message when it came last, at most 255 bytes; NULL: it is a handler''s function''s, which may name users, and is shown to the handler''s owner and to superusers';
 COMMENT ON COLUMN eros.status_error.sqlstate IS 'its SQLSTATE';
 COMMENT ON COLUMN eros.status_error.at IS 'when it came last, by eros.now()';
 COMMENT ON COLUMN eros.status_error.count IS 'how often it came, with whatever values in its message';
@@ -1010,7 +1024,7 @@ CREATE TYPE eros.sample_of_handler AS (
 	batches bigint, users_done bigint, batches_failed bigint, batches_halted bigint,
 	cpu_used_ms double precision, cpu_halted_ms double precision, results_stored bigint, hits bigint,
 	misses bigint, results_expired bigint, results_unread bigint, jobs_added bigint,
-	jobs_refreshing bigint, stored_bytes bigint, wal_bytes bigint, crossings bigint, backfilled bigint, wal_fpi bigint);
+	jobs_refreshing bigint, stored_bytes bigint, wal_bytes bigint, crossings bigint, backfilled bigint, wal_fpi bigint, cache_bytes bigint);
 COMMENT ON TYPE eros.sample_of_handler IS 'internal: what eros.history_ring has of a handler; see eros.history_handler';
 
 CREATE FUNCTION eros.sample_server(as_of timestamptz) RETURNS SETOF eros.sample_of_server
@@ -1084,7 +1098,7 @@ CREATE FUNCTION eros.sum_up_history() RETURNS void
 							sum(s.cpu_used_ms), sum(s.cpu_halted_ms), sum(s.results_stored), sum(s.hits),
 							sum(s.misses), sum(s.results_expired), sum(s.results_unread), sum(s.jobs_added),
 							sum(s.jobs_refreshing), sum(s.stored_bytes), sum(s.wal_bytes), sum(s.crossings),
-							sum(s.backfilled), sum(s.wal_fpi))::eros.sample_of_handler
+							sum(s.backfilled), sum(s.wal_fpi), avg(s.cache_bytes))::eros.sample_of_handler
 				 FROM minute m CROSS JOIN unnest(m.handlers) s WHERE m.hour = h.hour GROUP BY s.handler_id),
 		   h.most_active, h.most_idle, h.most_writes_per_s
 	FROM hour h
@@ -1190,6 +1204,7 @@ CREATE VIEW eros.history_phase AS
 		   CASE WHEN f.changed THEN coalesce(q.misses, 0) ELSE 0 END AS misses,
 		   CASE WHEN f.changed THEN coalesce(q.results_expired, 0) ELSE 0 END AS results_expired,
 		   CASE WHEN f.changed THEN coalesce(q.results_unread, 0) ELSE 0 END AS results_unread,
+		   coalesce(q.cache_bytes, 0) AS cache_bytes,
 		   f.changed
 	FROM eros.history_filled f
 	CROSS JOIN LATERAL unnest(f.phases) p
@@ -1197,7 +1212,7 @@ CREATE VIEW eros.history_phase AS
 							  max(h.oldest_wait_ms) AS oldest_wait_ms, sum(h.batches_failed)::bigint AS batches_failed,
 							  sum(h.batches_halted)::bigint AS batches_halted, sum(h.hits)::bigint AS hits,
 							  sum(h.misses)::bigint AS misses, sum(h.results_expired)::bigint AS results_expired,
-							  sum(h.results_unread)::bigint AS results_unread
+							  sum(h.results_unread)::bigint AS results_unread, sum(h.cache_bytes)::bigint AS cache_bytes
 					   FROM unnest(f.handlers) h WHERE h.phase = p.phase) q ON true;
 COMMENT ON VIEW eros.history_phase IS 'the history per phase: counters are what was counted in the span, gauges the value at its end, or the average of an hour''s samples';
 COMMENT ON COLUMN eros.history_phase.sampled_at IS 'end of the minute or hour, by eros.now()';
@@ -1220,6 +1235,7 @@ COMMENT ON COLUMN eros.history_phase.hits IS 'calls of eros.get() for its handle
 COMMENT ON COLUMN eros.history_phase.misses IS 'calls of eros.get() for its handlers that found none';
 COMMENT ON COLUMN eros.history_phase.results_expired IS 'results whose partition was dropped';
 COMMENT ON COLUMN eros.history_phase.results_unread IS 'of these, results that nobody had read';
+COMMENT ON COLUMN eros.history_phase.cache_bytes IS 'bytes of live results of its handlers; see eros.history_handler';
 COMMENT ON COLUMN eros.history_phase.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
 
 CREATE VIEW eros.history_handler AS
@@ -1245,6 +1261,7 @@ CREATE VIEW eros.history_handler AS
 		   CASE WHEN f.changed THEN h.crossings ELSE 0 END AS crossings,
 		   CASE WHEN f.changed THEN h.backfilled ELSE 0 END AS backfilled,
 		   CASE WHEN f.changed THEN h.wal_fpi ELSE 0 END AS wal_fpi,
+		   coalesce(h.cache_bytes, 0) AS cache_bytes,
 		   CASE WHEN f.changed THEN coalesce(g.granted * h.cpu_used_ms / nullif(h.used, 0), 0) ELSE 0 END AS cpu_granted_ms,
 		   f.changed
 	FROM eros.history_filled f
@@ -1278,6 +1295,7 @@ COMMENT ON COLUMN eros.history_handler.wal_bytes IS 'WAL that its batches wrote,
 COMMENT ON COLUMN eros.history_handler.crossings IS 'users who crossed into its phase while it was enabled';
 COMMENT ON COLUMN eros.history_handler.backfilled IS 'of jobs_added, those for users who had been idle already when it was added or enabled';
 COMMENT ON COLUMN eros.history_handler.wal_fpi IS 'images of full pages in that WAL, which each page costs once after a checkpoint: how many';
+COMMENT ON COLUMN eros.history_handler.cache_bytes IS 'bytes of its live results; after a start of the server, its part of the rows of each partition, as ANALYZE has told, of the size on disk';
 COMMENT ON COLUMN eros.history_handler.cpu_granted_ms IS 'its part of the CPU time granted to its phase, in ms: as much as of the time used';
 COMMENT ON COLUMN eros.history_handler.changed IS 'false: nothing had changed, so no sample was taken; counters are 0, gauges those of the sample before';
 
@@ -1420,13 +1438,18 @@ CREATE FUNCTION eros.learn_server(after timestamptz, upto timestamptz,
 		FROM (SELECT max(r.sampled_at) AS at FROM eros.history_part r) l
 		CROSS JOIN LATERAL eros.sample_server(l.at) s
 		WHERE learn_server.upto IS NULL
+	), begun AS (
+		-- the first sample of a server's life is of nothing: it says what there was
+		SELECT min(p.counted_since) AS at FROM part p WHERE p.counted_since < p.sampled_at
 	)
-	SELECT extract(epoch FROM max(p.sampled_at) - min(p.counted_since) - sum(p.down))::double precision,
+	SELECT extract(epoch FROM max(p.sampled_at) - min(b.at)
+						- coalesce(sum(p.down) FILTER (WHERE p.counted_since > b.at), interval '0'))::double precision,
 		   max(p.most_active), max(p.most_idle),
 		   max((p.server).active_users + (p.server).idle_users),
 		   (sum(((p.server).active_users + (p.server).idle_users) * t.s) / nullif(sum(t.s), 0))::double precision,
 		   sum((p.server).returns)::bigint, max(p.writes_per_s), sum((p.server).scheduler_wal_bytes)::bigint
-	FROM part p CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM p.sampled_at - p.counted_since), 0)::double precision AS s) t
+	FROM part p CROSS JOIN begun b
+	CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM p.sampled_at - p.counted_since), 0)::double precision AS s) t
 $$;
 COMMENT ON FUNCTION eros.learn_server(timestamptz, timestamptz) IS
 	'internal: what was seen of the database after one sample and up to another (NULL: the first; what is not in the history yet, too): seconds covered without those in which the server was down, the most users active, idle, and known, users on average, returns, rows of eros.activity written a second in the busiest minute, and the scheduler''s WAL';
@@ -1441,11 +1464,11 @@ CREATE VIEW eros.status_worth AS
 		   u.percent AS unread_percent,
 		   CASE WHEN coalesce(l.results_expired, 0) < 100
 				THEN 'too early to tell: fewer than 100 results have expired'
-				WHEN u.percent < 50 THEN 'keep it: most results are read'
 				WHEN l.jobs_added > 0 AND l.jobs_refreshing >= 0.2 * l.jobs_added
 				THEN format('double its ttl: %s %% of its jobs refresh results before they expire, half of that is saved, %s s of CPU',
 							round(100.0 * l.jobs_refreshing / l.jobs_added),
 							round((l.cpu_used_ms * l.jobs_refreshing / l.jobs_added / 2 / 1000)::numeric, 1))
+				WHEN u.percent < 50 THEN 'keep it: most results are read'
 				WHEN n.phase IS NULL THEN 'it is in the last phase: compute less, or only for those who come back'
 				WHEN n.back IS NULL THEN 'compute less, or only for those who come back'
 				WHEN n.back >= 0.05
@@ -1580,9 +1603,9 @@ COMMENT ON FUNCTION eros.job_formula(double precision, double precision, double 
 
 CREATE FUNCTION eros.history_formula(phases bigint, handlers bigint) RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-	AS 'SELECT 8192 * 12 + 2160 * (2 * (304 + phases * 104 + handlers * 208) + 40)::double precision';
+	AS 'SELECT 8192 * 12 + 2160 * (2 * (304 + phases * 104 + handlers * 216) + 40)::double precision';
 COMMENT ON FUNCTION eros.history_formula(bigint, bigint) IS
-	'what eros.history_ring takes on disk at most when it is full, in bytes: 2,160 rows of 304, 104 for a phase and 208 for a handler, before compression, in pages half full, and an index';
+	'what eros.history_ring takes on disk at most when it is full, in bytes: 2,160 rows of 304, 104 for a phase and 216 for a handler, before compression, in pages half full, and an index';
 
 CREATE FUNCTION eros.job_wal_bytes() RETURNS double precision
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -1793,6 +1816,10 @@ CREATE FUNCTION eros.forecast(
 		UNION ALL
 		SELECT 71, 'workers to be done in time', NULL, NULL, n.workers, 'workers',
 			   format('the fewest that are done within %s; NULL: not with %s cores', forecast.within, round(s.cap::numeric, 2))
+			   || CASE WHEN n.workers > current_setting('eros.max_workers')::integer
+				  THEN format('; more than eros.max_workers, %s', current_setting('eros.max_workers'))
+				  WHEN n.workers > current_setting('max_worker_processes')::integer - 2
+				  THEN format('; more than max_worker_processes, %s, has room for', current_setting('max_worker_processes')) ELSE '' END
 		FROM split s CROSS JOIN work w LEFT JOIN LATERAL (
 			SELECT c.workers FROM generate_series(1, 64) c (workers)
 			WHERE eros.drain_formula(w.work, w.share, c.workers, s.cap) <= extract(epoch FROM forecast.within)
@@ -1823,7 +1850,8 @@ COMMENT ON FUNCTION eros.predict(bigint, bigint, double precision, double precis
 
 CREATE FUNCTION eros.prediction_cut() RETURNS timestamptz
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-	WITH covered AS MATERIALIZED (SELECT min(w.counted_since) AS since, eros.now() AS upto FROM eros.history_part w)
+	WITH covered AS MATERIALIZED (
+		SELECT min(w.counted_since) FILTER (WHERE w.counted_since < w.sampled_at) AS since, eros.now() AS upto FROM eros.history_part w)
 	SELECT w.sampled_at
 	FROM covered c CROSS JOIN eros.history_part w
 	WHERE w.span_s = 60 AND w.sampled_at > c.since AND w.sampled_at < c.upto
@@ -1929,7 +1957,9 @@ CREATE FUNCTION eros.checklist(
 	latency AS MATERIALIZED (
 		SELECT l.operation, l.measured, l.p99_ms, t.limit_ms
 		FROM eros.latency_info() l JOIN (VALUES ('claim', 50.0), ('store', 500.0), ('get', 5.0), ('sweep', 1000.0)) t (operation, limit_ms) USING (operation)
-	), queue AS MATERIALIZED (SELECT max(q.oldest_wait) AS oldest_wait FROM eros.status_queue q),
+	), queue AS MATERIALIZED (
+		-- what a further worker would do
+		SELECT max(q.oldest_wait) AS oldest_wait FROM eros.status_queue q JOIN eros.handler h ON h.name = q.handler WHERE h.enabled AND h.error IS NULL),
 	worker AS MATERIALIZED (
 		-- percent of a core since its start, of those that have run for a while
 		SELECT count(*) AS running, min(r.busy) FILTER (WHERE r.age_s > 600) AS least, max(r.busy) FILTER (WHERE r.age_s > 600) AS most
@@ -1941,10 +1971,10 @@ CREATE FUNCTION eros.checklist(
 	), monitor AS MATERIALIZED (SELECT * FROM eros.monitor_info()),
 	timeline AS MATERIALIZED (SELECT c.timeline_id FROM pg_control_checkpoint() c),
 	replica AS MATERIALIZED (
-		-- streaming: no base backup; physical: a logical walsender has a database
+		-- streaming: no base backup; replaying: none that only receives WAL; physical: a logical walsender has a database
 		SELECT count(*) AS replicas, count(DISTINCT coalesce(r.client_addr::text, 'here')) AS places
 		FROM pg_stat_replication r JOIN pg_stat_activity a USING (pid)
-		WHERE r.state = 'streaming' AND a.datid IS NULL
+		WHERE r.state = 'streaming' AND r.replay_lsn IS NOT NULL AND a.datid IS NULL
 	), elsewhere AS MATERIALIZED (
 		SELECT (SELECT count(*) FROM pg_foreign_server) AS servers, (SELECT count(*) FROM pg_publication) AS publications
 	), table_size AS MATERIALIZED (
@@ -1961,10 +1991,10 @@ CREATE FUNCTION eros.checklist(
 		FROM cpu c
 		UNION ALL
 		SELECT 2, 0, '1K', 'halt response',
-			   CASE WHEN h.halts = 0 THEN 'to do' WHEN h.p99_ms < 500 AND h.forced = 0 THEN 'ok' ELSE 'attention' END,
-			   CASE WHEN h.halts = 0 THEN 'no halt yet' ELSE format('p99 %s ms, longest %s ms, of %s halts; %s workers terminated',
-					round(h.p99_ms::numeric, 1), round(h.max_ms::numeric, 1), h.halts, h.forced) END,
-			   'p99 below 500 ms, none terminated',
+			   CASE WHEN h.halts = 0 THEN 'to do' WHEN h.slow <= 0.01 * h.halts AND h.forced = 0 THEN 'ok' ELSE 'attention' END,
+			   CASE WHEN h.halts = 0 THEN 'no halt yet' ELSE format('p99 %s ms, longest %s ms, of %s halts, %s longer than 500 ms; %s workers terminated',
+					round(h.p99_ms::numeric, 1), round(h.max_ms::numeric, 1), h.halts, h.slow, h.forced) END,
+			   '99 % within 500 ms, none terminated',
 			   CASE WHEN h.halts = 0 THEN 'touch users while a worker computes for them, and look again'
 					ELSE 'lower the handlers'' work_mem; see Troubleshooting in docs/operations.md' END
 		FROM halt h
@@ -2029,7 +2059,8 @@ CREATE FUNCTION eros.checklist(
 		UNION ALL
 		SELECT 11, 10000, '100K', 'metrics over time',
 			   CASE WHEN s.covered_s >= 86400 AND m.scraped_at > eros.now() - interval '5 minutes' THEN 'ok' ELSE 'to do' END,
-			   format('history of %s hours; %s', coalesce(round(s.covered_s / 3600), 0), CASE WHEN m.scraped_at IS NULL THEN 'no metrics collected' ELSE 'metrics collected' END),
+			   format('history of %s hours; %s', coalesce(round(s.covered_s / 3600), 0), CASE WHEN m.scraped_at IS NULL THEN 'no metrics collected'
+						   WHEN m.scraped_at > eros.now() - interval '5 minutes' THEN 'metrics collected' ELSE 'metrics no longer collected' END),
 			   'a day of history, and metrics collected now', 'let it run for a day; set an exporter up'
 		FROM s CROSS JOIN monitor m
 		UNION ALL
@@ -2276,8 +2307,9 @@ BEGIN
 		SELECT 100, 'queue_late', 'warning',
 			   format('jobs of handler "%s" have waited for %s', q.handler, date_trunc('minute', q.oldest_wait)),
 			   'raise the phase''s cpu_percent or eros.workers, or move the handler to a later phase'
-		FROM queue q JOIN handler h USING (handler)
+		FROM queue q JOIN handler h USING (handler) CROSS JOIN i
 		WHERE h.enabled AND q.oldest_wait > interval '1 hour' AND NOT pg_is_in_recovery()
+			AND NOT i.paused AND NOT i.held AND current_setting('eros.enabled')::boolean AND current_setting('eros.workers')::integer > 0
 			AND q.oldest_wait = (SELECT max(o.oldest_wait) FROM queue o JOIN handler e USING (handler) WHERE e.enabled)
 		UNION ALL
 		SELECT 110, 'call_long', 'warning',
@@ -2542,7 +2574,7 @@ CREATE VIEW eros.metric_family AS
 		('cache', 'eros_cache_partitions', 'gauge', '{}', 'Partitions of the cache'),
 		('cache', 'eros_cache_evicted_total', 'counter', '{}', 'Entries evicted at eros.cache_limit'),
 
-		('halts', 'eros_halts_total', 'counter', '{reason}', 'Batches interrupted, by why: return, lock (somebody waited for one) or pause'),
+		('halts', 'eros_halts_total', 'counter', '{reason}', 'Batches interrupted, by why: return, waiter (somebody waited for a lock) or pause'),
 
 		('halt', 'eros_halt_latency_seconds', 'histogram', '{}', 'Time from the touch of a returning user to the roll-back finished'),
 		('halt', 'eros_halt_forced_total', 'counter', '{}', 'Workers terminated because they did not yield within eros.halt_timeout'),
@@ -2565,7 +2597,7 @@ CREATE VIEW eros.metric_family AS
 COMMENT ON VIEW eros.metric_family IS 'the names of eros.metrics: what there is to be measured';
 COMMENT ON COLUMN eros.metric_family.subject IS 'what it is about; all metrics of a subject have the same labels';
 COMMENT ON COLUMN eros.metric_family.name IS 'its name in Prometheus, with the unit: seconds, bytes, ratio (0 to 1) or what is counted; eros_server_ and eros_tracker_ are of the whole server';
-COMMENT ON COLUMN eros.metric_family.type IS 'counter (ends with _total, begins with zero at the server''s start), gauge or histogram';
+COMMENT ON COLUMN eros.metric_family.type IS 'counter (ends with _total, begins with zero at the server''s start, a worker''s at its own), gauge or histogram';
 COMMENT ON COLUMN eros.metric_family.labels IS 'the names of its labels; datname, the database, is always there besides';
 COMMENT ON COLUMN eros.metric_family.help IS 'what it is';
 
@@ -2692,7 +2724,7 @@ CREATE VIEW eros.metrics AS
 		SELECT 'halts', 'eros_halts_total', '', jsonb_build_object('reason', v.reason), v.value
 		FROM eros.database_info() i CROSS JOIN eros.halt_info() h CROSS JOIN LATERAL (VALUES
 			('return', h.halts),
-			('lock', i.gave_way),
+			('waiter', i.gave_way),
 			('pause', greatest(i.halts - h.halts - i.gave_way, 0))) v(reason, value)
 	UNION ALL
 		-- in seconds by way of numeric: a bound is a label, and 0.064 / 1000 not quite 0.000064

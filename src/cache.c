@@ -324,15 +324,59 @@ bytes_of(ErosDatabase *db, Oid relid)
 	return NULL;
 }
 
+/* Finds what is known of a handler's results in a partition; with create opens it. */
+static ErosReadWindow *
+read_window(ErosHandlerStats *stats, int bucket, TimestampTz upper, bool create)
+{
+	uint64 name = (uint64) upper + bucket; /* bounds are whole hours, in us */
+
+	for (int i = 0; i < EROS_READ_WINDOWS; i++)
+	{
+		if (pg_atomic_read_u64(&stats->windows[i].name) == name)
+			return &stats->windows[i];
+	}
+	for (int i = 0; create && i < EROS_READ_WINDOWS; i++)
+	{
+		uint64 unused = 0;
+
+		if (pg_atomic_compare_exchange_u64(&stats->windows[i].name, &unused, name))
+		{
+			pg_atomic_write_u64(&stats->windows[i].bytes,
+								0); /* of one who came too late for the last */
+			return &stats->windows[i];
+		}
+	}
+	return NULL;
+}
+
+/* ... of the partition in which a result with this expiry lies. */
+static ErosReadWindow *
+read_window_at(const ErosHandler *handler, TimestampTz expires_at, bool create)
+{
+	return read_window(handler->stats, handler->bucket,
+					   eros_cache_partition_upper(handler->bucket, expires_at), create);
+}
+
 /* Adds to the account of a partition when the transaction commits. */
 static void
-account_bytes(Oid relid, int64 bytes)
+account_partition(Oid relid, int64 bytes)
 {
 	ErosDatabase *db = eros_my_database();
 	pg_atomic_uint64 *account = db ? bytes_of(db, relid) : NULL;
 
 	if (account)
 		eros_count_on_commit(account, bytes);
+}
+
+/* Adds to it, and to what a handler has in the partition. */
+static void
+account_bytes(const CachePartition *part, const ErosHandler *handler, int64 bytes)
+{
+	ErosReadWindow *window = read_window(handler->stats, part->bucket, part->upper, bytes > 0);
+
+	account_partition(part->relid, bytes);
+	if (window)
+		eros_count_on_commit(&window->bytes, bytes);
 }
 
 /* The bytes of live results in a database. */
@@ -347,6 +391,20 @@ eros_cache_bytes(ErosDatabase *db)
 			bytes += (int64) pg_atomic_read_u64(&db->partitions[i].bytes);
 	}
 	return bytes > 0 ? bytes : 0;
+}
+
+/* The bytes of a handler's live results. */
+uint64
+eros_cache_bytes_of(ErosHandlerStats *stats)
+{
+	int64 bytes = 0;
+
+	for (int i = 0; i < EROS_READ_WINDOWS; i++)
+	{
+		if (pg_atomic_read_u64(&stats->windows[i].name) != 0)
+			bytes += Max((int64) pg_atomic_read_u64(&stats->windows[i].bytes), 0);
+	}
+	return (uint64) bytes;
 }
 
 /* Tells whether there is a partition in which all has expired. */
@@ -416,11 +474,50 @@ eros_cache_close_accounts(void)
 	}
 }
 
+/*
+ * Begins the accounts of handlers in partitions with their part of the rows, as
+ * far as ANALYZE has told, of what the partitions' accounts began with.
+ */
+static void
+recount_handlers(ErosDatabase *db)
+{
+	(void) eros_config();
+	SPI_execute("SELECT p.partition::oid, p.bucket, p.upper, v.handler_id, v.part"
+				" FROM eros.cache_partitions() p JOIN pg_class c ON c.oid = p.partition"
+				" JOIN pg_stats s ON s.schemaname = 'eros' AND s.tablename = c.relname"
+				"	AND s.attname = 'handler_id' AND NOT s.inherited"
+				" CROSS JOIN LATERAL unnest(s.most_common_vals::text::integer[],"
+				"	s.most_common_freqs) v (handler_id, part)",
+				true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		pg_atomic_uint64 *account =
+			bytes_of(db, DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)));
+		int bucket = DatumGetInt16(SPI_getbinval(tuple, desc, 2, &isnull));
+		TimestampTz upper = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
+		ErosHandler *handler =
+			eros_handler_by_id(DatumGetInt32(SPI_getbinval(tuple, desc, 4, &isnull)));
+		float4 part = DatumGetFloat4(SPI_getbinval(tuple, desc, 5, &isnull));
+		ErosReadWindow *window;
+
+		if (account == NULL || handler == NULL)
+			continue;
+		window = read_window(handler->stats, bucket, upper, true);
+		if (window != NULL && pg_atomic_read_u64(&window->bytes) == 0)
+			pg_atomic_write_u64(&window->bytes,
+								(uint64) ((int64) pg_atomic_read_u64(account) * part));
+	}
+}
+
 /* Begins the accounts with the sizes on disk. */
 void
 eros_cache_recount(void)
 {
 	ErosDatabase *db = eros_my_database();
+	bool begun = false;
 
 	eros_cache_close_accounts();
 	SPI_execute("SELECT p.partition::oid, CASE WHEN pg_relation_size(p.partition) > 0"
@@ -434,29 +531,15 @@ eros_cache_recount(void)
 		TupleDesc desc = SPI_tuptable->tupdesc;
 		pg_atomic_uint64 *account =
 			bytes_of(db, DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)));
+		int64 bytes = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
 
-		if (account != NULL && pg_atomic_read_u64(account) == 0)
-			pg_atomic_write_u64(account, DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull)));
+		if (account == NULL || pg_atomic_read_u64(account) != 0 || bytes == 0)
+			continue;
+		pg_atomic_write_u64(account, (uint64) bytes);
+		begun = true;
 	}
-}
-
-/* Finds the read marks of a handler's partition; with create opens them. */
-static ErosReadWindow *
-read_window(ErosHandlerStats *stats, TimestampTz upper, bool create)
-{
-	for (int i = 0; i < EROS_READ_WINDOWS; i++)
-	{
-		if (pg_atomic_read_u64(&stats->windows[i].upper) == (uint64) upper)
-			return &stats->windows[i];
-	}
-	for (int i = 0; create && i < EROS_READ_WINDOWS; i++)
-	{
-		uint64 unused = 0;
-
-		if (pg_atomic_compare_exchange_u64(&stats->windows[i].upper, &unused, (uint64) upper))
-			return &stats->windows[i];
-	}
-	return NULL;
+	if (begun)
+		recount_handlers(db);
 }
 
 /* Marks a result as read. */
@@ -464,8 +547,7 @@ static void
 mark_read(const ErosHandler *handler, const ErosKey *key, TimestampTz computed_at,
 		  TimestampTz expires_at)
 {
-	ErosReadWindow *window =
-		read_window(handler->stats, eros_cache_partition_upper(handler->bucket, expires_at), false);
+	ErosReadWindow *window = read_window_at(handler, expires_at, false);
 	uint64 hash =
 		(key->lo ^ (key->hi << 1) ^ (uint64) computed_at) * UINT64CONST(0x9E3779B97F4A7C15);
 	hyperLogLogState state;
@@ -494,9 +576,7 @@ eros_close_partition(PG_FUNCTION_ARGS)
 		double read;
 		uint64 stored;
 
-		if (handler->bucket != bucket)
-			continue;
-		window = read_window(handler->stats, upper, false);
+		window = read_window(handler->stats, bucket, upper, false);
 		if (window == NULL)
 			continue;
 		initHyperLogLog(&state, EROS_READ_BITS);
@@ -509,7 +589,8 @@ eros_close_partition(PG_FUNCTION_ARGS)
 								stored > (uint64) read ? stored - (uint64) read : 0);
 		memset(window->registers, 0, sizeof(window->registers));
 		pg_atomic_write_u64(&window->stored, 0);
-		pg_atomic_write_u64(&window->upper, 0);
+		pg_atomic_write_u64(&window->bytes, 0);
+		pg_atomic_write_u64(&window->name, 0);
 	}
 	PG_RETURN_VOID();
 }
@@ -592,7 +673,7 @@ delete_in_partition(CachePartition *part, const ErosHandler *handler, const Eros
 	}
 	end_probe(&probe, NoLock);
 	if (bytes > 0)
-		account_bytes(part->relid, -bytes);
+		account_bytes(part, handler, -bytes);
 }
 
 /* Begins to change results, as they are now. */
@@ -833,7 +914,7 @@ write_results(CachePartition *part, const ErosHandler *handler, const ErosKey *k
 	if (!change->overwritten)
 		insert_rows(&target, slots, nslots);
 	end_target(&target);
-	account_bytes(part->relid, sum + target.added);
+	account_bytes(part, handler, sum + target.added);
 	return sum;
 }
 
@@ -867,8 +948,7 @@ eros_cache_store(const ErosHandler *handler, const ErosKey *keys, int nkeys,
 		return;
 	eros_count_on_commit(&handler->stats->stored_bytes, bytes);
 	eros_count_on_commit(&handler->stats->stored, results->nrows);
-	window =
-		read_window(handler->stats, eros_cache_partition_upper(handler->bucket, expires_at), true);
+	window = read_window_at(handler, expires_at, true);
 	if (window)
 		eros_count_on_commit(&window->stored, results->nrows);
 }
@@ -1107,11 +1187,50 @@ eros_cache_partitions(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* account_cache_bytes(partition, bytes) returns void */
+/* Finds a partition of the list. */
+static CachePartition *
+partition_of(Oid relid)
+{
+	load_partitions();
+	for (int i = 0; i < npartitions; i++)
+	{
+		if (partitions[i].relid == relid)
+			return &partitions[i];
+	}
+	return NULL;
+}
+
+/*
+ * account_cache_bytes(partition, handler_id, bytes) returns void
+ *
+ * handler_id NULL: nothing is left in the partition.
+ */
 Datum
 eros_account_cache_bytes(PG_FUNCTION_ARGS)
 {
+	Oid relid = PG_GETARG_OID(0);
+	CachePartition *part;
+	ErosConfig *config;
+
 	eros_check_loaded();
-	account_bytes(PG_GETARG_OID(0), PG_GETARG_INT64(1));
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
+		PG_RETURN_VOID();
+	account_partition(relid, PG_GETARG_INT64(2));
+	part = partition_of(relid);
+	if (part == NULL)
+		PG_RETURN_VOID();
+	config = eros_config();
+	for (int i = 0; i < config->nhandlers; i++)
+	{
+		ErosHandler *handler = &config->handlers[i];
+		ErosReadWindow *window = read_window(handler->stats, part->bucket, part->upper, false);
+
+		if (window == NULL)
+			continue;
+		if (PG_ARGISNULL(1))
+			eros_count_on_commit(&window->bytes, -eros_value_on_commit(&window->bytes));
+		else if (handler->handler_id == PG_GETARG_INT32(1))
+			eros_count_on_commit(&window->bytes, PG_GETARG_INT64(2));
+	}
 	PG_RETURN_VOID();
 }

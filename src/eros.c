@@ -817,6 +817,20 @@ eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta)
 	ncommit_actions++;
 }
 
+/* The value that a counter has if this transaction commits now. */
+int64
+eros_value_on_commit(pg_atomic_uint64 *counter)
+{
+	int64 value = (int64) pg_atomic_read_u64(counter);
+
+	for (int i = 0; i < ncommit_actions; i++)
+	{
+		if (commit_actions[i].counter == counter)
+			value += commit_actions[i].delta;
+	}
+	return value;
+}
+
 /*
  * Sets a counter to zero if and when this transaction commits; whoever else
  * would add to it until then is kept out by a lock.
@@ -824,16 +838,9 @@ eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta)
 void
 eros_clear_on_commit(pg_atomic_uint64 *counter)
 {
-	int64 value = (int64) pg_atomic_read_u64(counter);
-
 	if (emptied_level == 0)
 		emptied_level = GetCurrentTransactionNestLevel();
-	for (int i = 0; i < ncommit_actions; i++)
-	{
-		if (commit_actions[i].counter == counter)
-			value += commit_actions[i].delta;
-	}
-	eros_count_on_commit(counter, -value);
+	eros_count_on_commit(counter, -eros_value_on_commit(counter));
 }
 
 /* Has everybody read phases and handlers anew when this transaction commits. */

@@ -164,7 +164,7 @@ typedef enum ErosOperation
 /* The counters and gauges that the history samples; see history.c. */
 #define EROS_SAMPLED_OF_DATABASE 16
 #define EROS_SAMPLED_OF_PHASE 8
-#define EROS_SAMPLED_OF_HANDLER 21
+#define EROS_SAMPLED_OF_HANDLER 22
 
 /* What the launcher asks of a scheduler while other databases wait for a slot. */
 typedef enum ErosLeave
@@ -256,6 +256,7 @@ typedef struct ErosDatabase
 	pg_atomic_uint32 paused;	   /* by eros.pause() */
 	pg_atomic_uint64 gave_way;	   /* batches halted for somebody who waited for a lock */
 	ErosLatency halt_latency;	   /* of halts by returning users */
+	pg_atomic_uint64 halts_slow;   /* of these, halts that took longer than half a second */
 	pg_atomic_uint64 halts_forced; /* workers terminated, having not yielded */
 	uint64 nhalts_noted;		   /* the next place of the ring is this modulo its size */
 	ErosRecentHalt recent_halts[EROS_RECENT_HALTS];
@@ -274,6 +275,8 @@ typedef struct ErosDatabase
 
 	/* the governor's buckets: when each worker may go on with each phase, monotonic ns */
 	pg_atomic_uint64 allowed_at_ns[EROS_MAX_WORKERS][EROS_MAX_PHASES + 1];
+	/* by which grant of a worker what it owes was charged; 0: by all of it */
+	pg_atomic_uint32 debt_permille[EROS_MAX_WORKERS][EROS_MAX_PHASES + 1];
 
 	ErosPhaseCounters phases[EROS_MAX_PHASES + 1];
 	ErosPartitionBytes partitions[EROS_MAX_PARTITIONS];
@@ -342,11 +345,12 @@ typedef struct ErosWorker
 	pg_atomic_uint64 halted_at_ns; /* when the batch was halted, monotonic */
 } ErosWorker;
 
-/* Which results of one cache partition were read: a HyperLogLog. */
+/* What a handler has in one cache partition, and which of it was read: a HyperLogLog. */
 typedef struct ErosReadWindow
 {
-	pg_atomic_uint64 upper; /* the partition's upper bound; 0: unused */
+	pg_atomic_uint64 name; /* of the partition, by its bounds; 0: unused */
 	pg_atomic_uint64 stored;
+	pg_atomic_uint64 bytes; /* of live results; signed */
 	uint8 registers[1 << EROS_READ_BITS];
 } ErosReadWindow;
 
@@ -417,6 +421,8 @@ typedef struct ErosError
 	pid_t pid;		  /* the last one that had it */
 	int32 handler_id; /* the handler it is about; 0: none */
 	bool own;		  /* EROS's, though a handler's batch had it */
+	bool worded;	  /* the message is EROS's, and names nobody */
+	Oid owner;		  /* of the handler */
 	int sqlstate;
 	uint32 format; /* hash of the message without its values */
 	TimestampTz at;
@@ -467,6 +473,7 @@ extern void eros_set_latch_of_scheduler(ErosDatabase *db);
 extern void eros_need_scheduler_at(ErosDatabase *db, TimestampTz at);
 extern void eros_count(pg_atomic_uint64 *counter, int64 delta);
 extern void eros_count_on_commit(pg_atomic_uint64 *counter, int64 delta);
+extern int64 eros_value_on_commit(pg_atomic_uint64 *counter);
 extern void eros_clear_on_commit(pg_atomic_uint64 *counter);
 extern void eros_config_changed_on_commit(void);
 extern bool eros_extension_exists(bool *of_superuser);
@@ -734,11 +741,13 @@ extern Datum eros_cache_get(const ErosHandler *handler, const ErosKey *key, bool
 extern int
 eros_cache_expiring(int bucket, TimestampTz after, TimestampTz upto, ErosExpiringPartition **found);
 extern uint64 eros_cache_bytes(ErosDatabase *db);
+extern uint64 eros_cache_bytes_of(ErosHandlerStats *stats);
 extern void eros_cache_recount(void);
 extern bool eros_cache_has_expired(TimestampTz now);
 extern void eros_cache_close_accounts(void);
 
 extern uint64 eros_governor_wait_ns(ErosWorker *worker, int phase);
+extern void eros_governor_start(ErosWorker *worker);
 extern void eros_governor_begin(void);
 extern void
 eros_governor_rescale(ErosWorker *worker, int phase, double old_percent, double new_percent);
@@ -759,7 +768,7 @@ extern void eros_pace_begin(const ErosPhase *phase);
 extern void eros_pace_end(void);
 
 extern bool
-eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData *error);
+eros_error_note(ErosProcess process, const ErosHandler *handler, bool own, const ErrorData *error);
 extern bool
 eros_error_note_message(ErosProcess process, int32 handler_id, int sqlstate, const char *message);
 extern void eros_error_report(ErosProcess process);

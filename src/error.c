@@ -8,6 +8,9 @@
  * are: then it is counted there, and logged at most once a minute, however
  * often it comes.  A new one takes the place of the one longest unseen.
  *
+ * A handler's own messages may name users, or have data in them.  They are shown
+ * to its owner only, and to superusers.
+ *
  * The entries are guarded by the slot lock, taken after the transaction has
  * been rolled back, never while it is held.
  *
@@ -21,6 +24,7 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(eros_error_info);
@@ -55,7 +59,7 @@ keep_ascii(char *message)
 
 /* Finds the entry of an error, or the one whose place it takes. */
 static ErosError *
-find_entry(ErosProcess process, int32 handler_id, bool own, int sqlstate, uint32 format)
+find_entry(ErosProcess process, int32 handler_id, Oid owner, bool own, int sqlstate, uint32 format)
 {
 	ErosError *oldest = &eros_shared->errors[0];
 
@@ -64,8 +68,8 @@ find_entry(ErosProcess process, int32 handler_id, bool own, int sqlstate, uint32
 		ErosError *entry = &eros_shared->errors[i];
 
 		if (entry->count > 0 && entry->dboid == MyDatabaseId && entry->process == process &&
-			entry->handler_id == handler_id && entry->own == own && entry->sqlstate == sqlstate &&
-			entry->format == format)
+			entry->handler_id == handler_id && entry->owner == owner && entry->own == own &&
+			entry->sqlstate == sqlstate && entry->format == format)
 			return entry;
 		if (entry->at < oldest->at)
 			oldest = entry;
@@ -74,18 +78,17 @@ find_entry(ErosProcess process, int32 handler_id, bool own, int sqlstate, uint32
 	oldest->dboid = MyDatabaseId;
 	oldest->process = process;
 	oldest->handler_id = handler_id;
+	oldest->owner = owner;
 	oldest->own = own;
 	oldest->sqlstate = sqlstate;
 	oldest->format = format;
 	return oldest;
 }
 
-/*
- * Notes an error of this process, about a handler or (0) not, of EROS's own or
- * not; returns whether it is to be logged now.
- */
-bool
-eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData *error)
+/* Notes an error or a message; returns whether it is to be logged now. */
+static bool
+note(ErosProcess process, int32 handler_id, Oid owner, bool own, bool worded,
+	 const ErrorData *error)
 {
 	const char *message = error->message ? error->message : "missing error text";
 	const char *format = error->message_id ? error->message_id : message;
@@ -95,7 +98,7 @@ eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData
 	bool log;
 
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
-	entry = find_entry(process, handler_id, own, error->sqlerrcode, hash);
+	entry = find_entry(process, handler_id, owner, own, error->sqlerrcode, hash);
 	log = entry->count == 0 || now_ns - entry->logged_at_ns >= LOG_PAUSE_NS;
 
 	/* more errors in turn than there are places for would all be new, each time */
@@ -113,9 +116,20 @@ eros_error_note(ErosProcess process, int32 handler_id, bool own, const ErrorData
 	entry->count++;
 	entry->pid = MyProcPid;
 	entry->at = eros_now();
+	entry->worded = worded;
 	copy_message(entry->message, message);
 	LWLockRelease(eros_shared->lock);
 	return log;
+}
+
+/*
+ * Notes an error in a handler's batch, of EROS's own or not; returns whether it
+ * is to be logged now.
+ */
+bool
+eros_error_note(ErosProcess process, const ErosHandler *handler, bool own, const ErrorData *error)
+{
+	return note(process, handler->handler_id, handler->owner, own, own, error);
 }
 
 /*
@@ -129,7 +143,7 @@ eros_error_report(ErosProcess process)
 	ErrorData *error = CopyErrorData();
 
 	MemoryContextSwitchTo(old);
-	if (eros_error_note(process, 0, true, error))
+	if (note(process, 0, InvalidOid, true, true, error))
 		EmitErrorReport();
 	FreeErrorData(error);
 }
@@ -142,7 +156,15 @@ eros_error_note_message(ErosProcess process, int32 handler_id, int sqlstate, con
 
 	error.sqlerrcode = sqlstate;
 	error.message = unconstify(char *, message);
-	return eros_error_note(process, handler_id, false, &error);
+	return note(process, handler_id, InvalidOid, false, true, &error);
+}
+
+/* Tells whether the user may see the message of an error. */
+static bool
+may_see_message(const ErosError *error)
+{
+	return error->worded || superuser() ||
+		   (OidIsValid(error->owner) && has_privs_of_role(GetUserId(), error->owner));
 }
 
 /* error_info() returns setof record */
@@ -173,6 +195,7 @@ eros_error_info(PG_FUNCTION_ARGS)
 		row[2] = Int32GetDatum(copy[i].handler_id);
 		nulls[2] = copy[i].handler_id == 0;
 		row[3] = CStringGetTextDatum(copy[i].message);
+		nulls[3] = !may_see_message(&copy[i]);
 		row[4] = CStringGetTextDatum(unpack_sql_state(copy[i].sqlstate));
 		row[5] = TimestampTzGetDatum(copy[i].at);
 		row[6] = Int64GetDatum((int64) copy[i].count);

@@ -252,16 +252,17 @@ eros_governor_uncharged_ns(void)
  * share.
  */
 static void
-charge_bucket(pg_atomic_uint64 *bucket, uint64 now, uint64 since, uint64 cpu_ns, double share)
+charge_bucket(pg_atomic_uint64 *bucket, uint64 now, uint64 since, uint64 cpu_ns, double share,
+			  double max_debt_ns)
 {
-	uint64 cost = (uint64) Min((double) cpu_ns / share, (double) MAX_DEBT_NS);
+	uint64 cost = (uint64) Min((double) cpu_ns / share, max_debt_ns);
 	uint64 start = Min(since, now - Min(cpu_ns, now)) - CREDIT_NS;
 	uint64 old = pg_atomic_read_u64(bucket);
 	uint64 new;
 
 	do
 	{
-		new = Min(Max(old, start) + cost, now + MAX_DEBT_NS);
+		new = Min(Max(old, start) + cost, now + (uint64) max_debt_ns);
 	} while (!pg_atomic_compare_exchange_u64(bucket, &old, new));
 }
 
@@ -282,7 +283,7 @@ eros_governor_charge_cap(uint64 now)
 		return;
 	cap_charged_cpu_ns = upto;
 	charge_bucket(&eros_shared->cap_allowed_at_ns, now, now, upto - from,
-				  eros_cpu_cap / 100.0 * cores);
+				  eros_cpu_cap / 100.0 * cores, MAX_DEBT_NS);
 }
 
 /* Reads a file of /proc that is kept open, as far as there is room; false if it cannot be read. */
@@ -405,6 +406,22 @@ look_for_idle_cpus(uint64 now)
 	return true;
 }
 
+/* The grant by which what a worker owes for a phase was charged. */
+static double
+grant_of_debt(ErosDatabase *db, ErosWorker *worker, int phase)
+{
+	uint32 permille = pg_atomic_read_u32(&db->debt_permille[worker->number - 1][phase]);
+
+	return permille == 0 ? 1.0 : permille / 1000.0;
+}
+
+/* The longest debt: that of an uncontended machine, by the grant of now. */
+static double
+max_debt_ns(void)
+{
+	return MAX_DEBT_NS / grant;
+}
+
 /* Has what a worker owes for a phase be paid in a part, or a multiple, of the time. */
 static void
 scale_debt(ErosDatabase *db, ErosWorker *worker, int phase, double part)
@@ -414,11 +431,33 @@ scale_debt(ErosDatabase *db, ErosWorker *worker, int phase, double part)
 	uint64 allowed = pg_atomic_read_u64(bucket);
 
 	if (allowed > now)
-		pg_atomic_write_u64(bucket,
-							now + (uint64) Min((allowed - now) * part, (double) MAX_DEBT_NS));
+		pg_atomic_write_u64(bucket, now + (uint64) Min((allowed - now) * part, max_debt_ns()));
 	if (least_pause_until_ns[phase] > now)
 		least_pause_until_ns[phase] =
-			now + (uint64) Min((least_pause_until_ns[phase] - now) * part, (double) MAX_DEBT_NS);
+			now + (uint64) Min((least_pause_until_ns[phase] - now) * part, max_debt_ns());
+}
+
+/* Has what a worker owes for a phase be paid by the grant of now, not by that of the charge. */
+static void
+convert_debt(ErosDatabase *db, ErosWorker *worker, int phase)
+{
+	scale_debt(db, worker, phase, grant_of_debt(db, worker, phase) / grant);
+	pg_atomic_write_u32(&db->debt_permille[worker->number - 1][phase], (uint32) ceil(grant * 1000));
+}
+
+/*
+ * Has what was charged by a lower grant than that of now be paid by that of now.
+ * A grant that is cut lengthens nothing until more is charged; then both are
+ * paid by it, and so nothing is forgiven when it grows again.
+ */
+static void
+ease_debts(ErosDatabase *db, ErosWorker *worker)
+{
+	for (int phase = 1; phase <= EROS_MAX_PHASES; phase++)
+	{
+		if (grant > grant_of_debt(db, worker, phase))
+			convert_debt(db, worker, phase);
+	}
 }
 
 /* Adapts the grant to the part of its time that the worker waited for a CPU. */
@@ -464,8 +503,8 @@ eros_governor_feel_contention(ErosWorker *worker)
 		else if (looked && cpus_are_idle)
 			grant = Min(grant * GRANT_FAST_GROWTH, 1.0); /* it hardly runs, to be judged by that */
 	}
-	for (int phase = 1; grant > before && database != NULL && phase <= EROS_MAX_PHASES; phase++)
-		scale_debt(database, worker, phase, before / grant);
+	if (grant > before && database != NULL)
+		ease_debts(database, worker);
 	pg_atomic_write_u32(&worker->grant_permille, (uint32) (grant * 1000));
 }
 
@@ -477,22 +516,25 @@ eros_governor_yields(void)
 }
 
 /*
- * The time that pays for a piece of work: what it took, and the pause before
- * it.  Time without work does not count: a batch that begins later than it
- * might have, by more than a pause oversleeps, has been waited for.
+ * The time that pays for a piece of work, which costs so much of it: what it
+ * took, and the pause before it.  Time without work does not count: a batch that
+ * begins later than it might have, by more than a pause oversleeps, has been
+ * waited for.  Of that time it has its credit, as far as it needs it.
  */
 static uint64
-paying_ns(const ErosPhase *phase, uint64 now, uint64 allowed)
+paying_ns(const ErosPhase *phase, uint64 now, uint64 allowed, double cost_ns)
 {
 	static uint64 last_charge[EROS_MAX_PHASES + 1];
 	uint64 last = last_charge[phase->phase];
 	uint64 ready = Max(last, Min(allowed, charged_at_ns));
+	uint64 took = now - charged_at_ns;
+	uint64 credit = (uint64) Min(Max(cost_ns - took, 0), (double) CREDIT_NS);
 
 	last_charge[phase->phase] = now;
 	if (last == 0 || charged_at_ns < last)
-		return now - charged_at_ns;
+		return took + credit;
 	if (charged_at_ns - ready > CREDIT_NS)
-		return (ready - last) + (now - charged_at_ns);
+		return (ready - last) + took + credit;
 	return now - last;
 }
 
@@ -516,6 +558,24 @@ eros_governor_rescale(ErosWorker *worker, int phase, double old_percent, double 
 		scale_debt(db, worker, phase, old_percent / new_percent);
 }
 
+/*
+ * Begins with what another process of this number owes, and by its grant, which
+ * grows when the machine is seen not to be contended any more.
+ */
+void
+eros_governor_start(ErosWorker *worker)
+{
+	uint64 now = eros_monotonic_ns();
+
+	database = eros_my_database();
+	cores = eros_governor_cores(); /* ticks go by it */
+	for (int phase = 1; database != NULL && phase <= EROS_MAX_PHASES; phase++)
+	{
+		if (pg_atomic_read_u64(bucket_of(database, worker, phase)) > now)
+			grant = Min(grant, grant_of_debt(database, worker, phase));
+	}
+}
+
 /* Begins work: the time that pays for it is counted from here. */
 void
 eros_governor_begin(void)
@@ -533,7 +593,7 @@ require_pause(int phase, uint64 now, uint64 cpu_ns, double share)
 	bool keep = pause_ns < SHORTEST_LEAST_PAUSE_NS;
 
 	kept_ns[phase] = keep ? pause_ns : 0;
-	least_pause_until_ns[phase] = keep ? 0 : now + (uint64) Min(pause_ns, (double) MAX_DEBT_NS);
+	least_pause_until_ns[phase] = keep ? 0 : now + (uint64) Min(pause_ns, max_debt_ns());
 }
 
 /* Charges what this worker has used since the last time to a phase and to the hard cap. */
@@ -551,14 +611,16 @@ eros_governor_charge(ErosWorker *worker, const ErosPhase *phase)
 		ErosPhaseCounters *counters = &db->phases[phase->phase];
 
 		pg_atomic_fetch_add_u64(&counters->cpu_used_ns, cpu_ns);
-		count_granted(counters, phase, paying_ns(phase, now, pg_atomic_read_u64(bucket)));
-		charge_bucket(bucket, now, charged_at_ns, cpu_ns, share);
+		count_granted(counters, phase,
+					  paying_ns(phase, now, pg_atomic_read_u64(bucket), cpu_ns / share));
+		convert_debt(db, worker, phase->phase);
+		charge_bucket(bucket, now, charged_at_ns, cpu_ns, share, max_debt_ns());
 	}
 	require_pause(phase->phase, now, cpu_ns, share);
 	charged_cpu_ns += cpu_ns;
 	charged_at_ns = now;
-	eros_governor_charge_cap(now);
 	cores = eros_governor_cores();
+	eros_governor_charge_cap(now);
 	eros_governor_feel_contention(worker);
 	pg_atomic_fetch_add_u64(&worker->cpu_used_ns, cpu_ns);
 }

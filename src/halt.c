@@ -39,6 +39,9 @@
 PG_FUNCTION_INFO_V1(eros_pause);
 PG_FUNCTION_INFO_V1(eros_resume);
 
+/* A halt that takes longer is slow. */
+#define SLOW_HALT_NS UINT64CONST(500000000)
+
 /* The worker of this process and the batch it is at. */
 static ErosWorker *my_worker = NULL;
 static volatile uint64 my_generation = 0;
@@ -230,10 +233,14 @@ eros_halt_finished(ErosWorker *worker, const ErosHandler *handler)
 {
 	ErosDatabase *db = eros_my_database();
 	ErosHaltReason reason = EROS_BATCH_REASON(pg_atomic_read_u64(&worker->batch_word));
+	uint64 since;
+	uint64 now;
 	uint64 latency;
 
 	pg_read_barrier();
-	latency = eros_monotonic_ns() - pg_atomic_read_u64(&worker->halted_at_ns);
+	since = pg_atomic_read_u64(&worker->halted_at_ns);
+	now = eros_monotonic_ns();
+	latency = now > since ? now - since : 0; /* one who came too late may have set it anew */
 
 	if (db == NULL)
 		return;
@@ -244,6 +251,8 @@ eros_halt_finished(ErosWorker *worker, const ErosHandler *handler)
 	if (reason != EROS_HALT_RETURN)
 		return;
 	eros_latency_count(&db->halt_latency, latency);
+	if (latency > SLOW_HALT_NS)
+		pg_atomic_fetch_add_u64(&db->halts_slow, 1);
 }
 
 /* Sets whether the work on handlers in this database is paused. */

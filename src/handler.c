@@ -226,7 +226,7 @@ delete_results_of(const ErosHandler *handler)
 		"	DELETE FROM eros.cache c WHERE c.handler_id = $1"
 		"	RETURNING c.tableoid, eros.entry_bytes(c.value) AS bytes),"
 		" sums AS (SELECT g.tableoid, sum(g.bytes)::bigint AS bytes FROM gone g GROUP BY 1)"
-		" SELECT eros.account_cache_bytes(s.tableoid::regclass, -s.bytes) FROM sums s");
+		" SELECT eros.account_cache_bytes(s.tableoid::regclass, $1, -s.bytes) FROM sums s");
 }
 
 /* Checks the arguments of add_handler() that need no look into the catalog. */

@@ -41,9 +41,6 @@ PG_FUNCTION_INFO_V1(eros_monitor_info);
 
 #define NS_PER_MS 1000000.0
 
-/* A halt that takes longer is slow. */
-#define SLOW_HALT_NS 500000000.0
-
 /* Scrapes with a longer pause between them do not follow each other; nor do a person's looks. */
 #define SCRAPE_GAP_US (15 * USECS_PER_MINUTE)
 #define SCRAPE_MIN_GAP_US (10 * USECS_PER_SEC)
@@ -93,22 +90,6 @@ add_atomic(SampledList *list, SampledKind kind, pg_atomic_uint64 *value)
 	add(list, kind, (uint64) Max((int64) pg_atomic_read_u64(value), 0));
 }
 
-/* The halts of a database that took longer than they should. */
-static uint64
-slow_halts(ErosDatabase *db)
-{
-	double upper_ns = 1000;
-	uint64 slow = 0;
-
-	for (int i = 0; i < EROS_LATENCY_CLASSES; i++)
-	{
-		if (upper_ns > SLOW_HALT_NS * EROS_LATENCY_CLASS_RATIO)
-			slow += pg_atomic_read_u64(&db->halt_latency.classes[i]);
-		upper_ns *= EROS_LATENCY_CLASS_RATIO;
-	}
-	return slow;
-}
-
 /* What is sampled of a database: eros.sample_of_server. */
 static void
 read_server(ErosDatabase *db, SampledList *list)
@@ -129,7 +110,7 @@ read_server(ErosDatabase *db, SampledList *list)
 	add_atomic(list, COUNTER_QUIET, &db->scheduler_wal_bytes);
 	add_atomic(list, COUNTER, &db->returns);
 	add_atomic(list, COUNTER, &db->halts);
-	add(list, COUNTER, slow_halts(db));
+	add_atomic(list, COUNTER, &db->halts_slow);
 	add_atomic(list, COUNTER, &db->halts_forced);
 	add_atomic(list, COUNTER, &db->touches_spilled);
 	add_atomic(list, COUNTER, &db->touches_lost);
@@ -181,6 +162,7 @@ read_handler(ErosHandlerStats *stats, SampledList *list)
 	add_atomic(list, COUNTER, &stats->crossings);
 	add_atomic(list, COUNTER, &stats->backfilled);
 	add_atomic(list, COUNTER, &stats->wal_fpi);
+	add(list, GAUGE, eros_cache_bytes_of(stats));
 }
 
 /* Tells whether something has changed that is worth a sample. */

@@ -48,6 +48,7 @@
 #include "pgstat.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
@@ -75,6 +76,7 @@
 static TimeoutId tick_timeout = MAX_TIMEOUTS;
 static emit_log_hook_type prev_emit_log_hook = NULL;
 static planner_hook_type prev_planner_hook = NULL;
+static ProcessUtility_hook_type prev_process_utility = NULL;
 static MemoryContext waiters_context = NULL;
 static MemoryContextMethods sentinel_methods;
 static const MemoryContextMethods *allocset_methods = NULL;
@@ -108,9 +110,11 @@ allowance_ns(void)
 static void
 restore_log_min_messages(void)
 {
-	if (save_log_min_messages >= 0)
+	int saved = save_log_min_messages; /* a tick may come in between */
+
+	if (saved >= 0)
 	{
-		log_min_messages = save_log_min_messages;
+		log_min_messages = saved;
 		save_log_min_messages = -1;
 	}
 }
@@ -237,7 +241,22 @@ holds(const LOCKTAG *tag)
 	return false;
 }
 
-/* Tells whether anybody waits for a lock that this process holds. */
+/* Tells whether a process is a worker of EROS: halting for each other, two would never end. */
+static bool
+is_worker(int pid)
+{
+	for (int i = 0; i < eros_max_workers; i++)
+	{
+		if (eros_workers_array[i].pid == pid)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Tells whether anybody waits for a lock that this process holds, or for one
+ * that it waits for itself, ahead of him.
+ */
 static bool
 holds_what_is_waited_for(void)
 {
@@ -253,7 +272,8 @@ holds_what_is_waited_for(void)
 		if (lock == NULL || proc == MyProc)
 			continue;
 		tag = lock->tag;
-		found = holds(&tag) && blocks(proc->pid);
+		found =
+			(lock == MyProc->waitLock || holds(&tag)) && !is_worker(proc->pid) && blocks(proc->pid);
 	}
 	return found;
 }
@@ -438,6 +458,30 @@ plan_serially(Query *parse, const char *query_string, int cursor_options, ParamL
 	return plan;
 }
 
+/* Has utility commands build indexes in this process alone, whatever the settings of a function. */
+static void
+run_utility_serially(EROS_UTILITY_ARGS)
+{
+	bool sets = IsA(pstmt->utilityStmt, VariableSetStmt);
+	int saved = max_parallel_maintenance_workers;
+
+	if (!sets)
+		max_parallel_maintenance_workers = 0;
+	PG_TRY();
+	{
+		if (prev_process_utility)
+			prev_process_utility(EROS_UTILITY_CALL);
+		else
+			standard_ProcessUtility(EROS_UTILITY_CALL);
+	}
+	PG_FINALLY();
+	{
+		if (!sets)
+			max_parallel_maintenance_workers = saved;
+	}
+	PG_END_TRY();
+}
+
 /* Makes a memory context that tells when a report of all of them comes to its end. */
 static void
 make_sentinel(void)
@@ -464,6 +508,8 @@ eros_pace_install(ErosWorker *my_worker)
 	emit_log_hook = catch_report;
 	prev_planner_hook = planner_hook;
 	planner_hook = plan_serially;
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = run_utility_serially;
 }
 
 /* Begins to pace a call. */

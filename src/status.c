@@ -193,6 +193,18 @@ eros_database_info(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), row, nulls)));
 }
 
+/* For how long the worker number that owes the most has to pause yet, in ms. */
+static double
+largest_debt_ms(ErosDatabase *db, int phase)
+{
+	uint64 now = eros_monotonic_ns();
+	uint64 latest = now;
+
+	for (int i = 0; i < EROS_MAX_WORKERS; i++)
+		latest = Max(latest, pg_atomic_read_u64(&db->allowed_at_ns[i][phase]));
+	return (latest - now) / NS_PER_MS;
+}
+
 /* phase_info() returns setof record */
 Datum
 eros_phase_info(PG_FUNCTION_ARGS)
@@ -210,8 +222,8 @@ eros_phase_info(PG_FUNCTION_ARGS)
 	for (int p = 0; p < config->nphases; p++)
 	{
 		ErosPhaseCounters *phase = &db->phases[config->phases[p].phase];
-		Datum row[9];
-		bool nulls[9] = {false};
+		Datum row[10];
+		bool nulls[10] = {false};
 
 		row[0] = Int16GetDatum(config->phases[p].phase);
 		row[1] = counter(&phase->users);
@@ -222,6 +234,7 @@ eros_phase_info(PG_FUNCTION_ARGS)
 		row[6] = milliseconds(&phase->cpu_used_ns);
 		row[7] = milliseconds(&phase->cpu_yielded_ns);
 		row[8] = milliseconds(&phase->throttled_ns);
+		row[9] = Float8GetDatum(largest_debt_ms(db, config->phases[p].phase));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
 	}
 	return (Datum) 0;
@@ -346,8 +359,8 @@ eros_halt_info(PG_FUNCTION_ARGS)
 {
 	ErosDatabase *db;
 	TupleDesc desc;
-	Datum row[6] = {0};
-	bool nulls[6] = {false};
+	Datum row[7] = {0};
+	bool nulls[7] = {false};
 	uint64 count = 0;
 
 	eros_check_loaded();
@@ -363,6 +376,7 @@ eros_halt_info(PG_FUNCTION_ARGS)
 		row[3] = milliseconds(&db->halt_latency.max_ns);
 		row[4] = counter(&db->halts_forced);
 		row[5] = milliseconds(&db->halt_latency.sum_ns);
+		row[6] = counter(&db->halts_slow);
 	}
 	row[0] = Int64GetDatum((int64) count);
 	nulls[1] = nulls[2] = nulls[3] = count == 0;

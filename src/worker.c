@@ -91,6 +91,11 @@ static uint32 next_handler = 0;
 static uint32 queue_generation = 0;				/* up to which phase_has_work knows */
 static volatile sig_atomic_t cancelled = false; /* somebody has asked for it, in this batch */
 
+/* The batch that is under way, in case that the process ends in it. */
+static ErosHandler *current_handler = NULL;
+static ErosPhase *current_phase = NULL;
+static uint64 current_cpu_start = 0;
+
 /*
  * Has a handler wait in whose call a worker ended: a second at first, doubled
  * each time, an hour at most, until a call comes to an end.
@@ -115,35 +120,6 @@ cancel_signal(SIGNAL_ARGS)
 {
 	cancelled = true;
 	StatementCancelHandler(postgres_signal_arg);
-}
-
-/* Gives the slot back, and lets the scheduler know. */
-static void
-worker_exit(int code, Datum arg)
-{
-	ErosDatabase *db = eros_database_slot(worker->dboid, false);
-
-	eros_pace_end();
-	if (db != NULL && eros_halt_is_overdue(worker, eros_monotonic_ns()))
-	{
-		pg_atomic_fetch_add_u64(&db->halts_forced, 1);
-		ereport(LOG, (errmsg("a worker of EROS was terminated: its handler did not yield to a halt "
-							 "within %d ms",
-							 eros_halt_timeout_ms)));
-	}
-	if (code != 0 && pg_atomic_read_u32(&worker->handler_id) != 0)
-		suspend_handler((int32) pg_atomic_read_u32(&worker->handler_id));
-	eros_halt_withdraw(worker);
-	eros_crash_unmark();
-	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
-	worker->dboid = InvalidOid;
-	worker->pid = 0;
-	worker->latch = NULL;
-	LWLockRelease(eros_shared->lock);
-	if (db != NULL)
-		eros_set_latch_of_scheduler(db);
-	if (pg_atomic_read_u32(&eros_shared->waiting) > 0)
-		eros_launcher_wake(); /* somebody waits for the slot */
 }
 
 /* Says what the worker does, in shared memory and in pg_stat_activity. */
@@ -228,7 +204,7 @@ write_handler_error(void *arg)
 static void
 log_failure(const ErosHandler *handler, bool own, const ErrorData *error)
 {
-	if (!eros_error_note(EROS_PROCESS_WORKER, handler->handler_id, own, error))
+	if (!eros_error_note(EROS_PROCESS_WORKER, handler, own, error))
 		return;
 	if (own)
 	{
@@ -407,6 +383,60 @@ count_batch(const ErosHandler *handler, int phase, int users, uint64 cpu_ns)
 }
 
 /*
+ * Counts a batch in which the process ends, and has its phase pay for it; the
+ * transaction has been rolled back.
+ */
+static void
+count_last_batch(void)
+{
+	uint64 cpu_ns = eros_process_cpu_ns() - current_cpu_start;
+	ErosHandlerStats *stats;
+
+	if (current_handler == NULL)
+		return;
+	stats = current_handler->stats;
+	if (eros_halt_is_pending(worker))
+	{
+		eros_halt_finished(worker, current_handler);
+		pg_atomic_fetch_add_u64(&stats->batches_halted, 1);
+		pg_atomic_fetch_add_u64(&stats->cpu_halted_ns, cpu_ns);
+	}
+	count_batch(current_handler, current_phase->phase, 0, cpu_ns);
+	pg_atomic_fetch_add_u64(&stats->cpu_used_ns, cpu_ns);
+	eros_governor_charge(worker, current_phase);
+}
+
+/* Gives the slot back, and lets the scheduler know. */
+static void
+worker_exit(int code, Datum arg)
+{
+	ErosDatabase *db = eros_database_slot(worker->dboid, false);
+
+	eros_pace_end();
+	count_last_batch();
+	if (db != NULL && eros_halt_is_overdue(worker, eros_monotonic_ns()))
+	{
+		pg_atomic_fetch_add_u64(&db->halts_forced, 1);
+		ereport(LOG, (errmsg("a worker of EROS was terminated: its handler did not yield to a halt "
+							 "within %d ms",
+							 eros_halt_timeout_ms)));
+	}
+	if (code != 0 && pg_atomic_read_u32(&worker->handler_id) != 0)
+		suspend_handler((int32) pg_atomic_read_u32(&worker->handler_id));
+	eros_halt_withdraw(worker);
+	eros_crash_unmark();
+	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
+	worker->dboid = InvalidOid;
+	worker->pid = 0;
+	worker->latch = NULL;
+	LWLockRelease(eros_shared->lock);
+	if (db != NULL)
+		eros_set_latch_of_scheduler(db);
+	if (pg_atomic_read_u32(&eros_shared->waiting) > 0)
+		eros_launcher_wake(); /* somebody waits for the slot */
+}
+
+/*
  * Runs one batch of a handler, new or a piece of a failed one; returns whether
  * there was anything to do.
  */
@@ -428,6 +458,9 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	claim.context = batch_context; /* beyond the transaction */
 	cancelled = false;
 	eros_governor_begin();
+	current_cpu_start = cpu_start;
+	current_phase = phase;
+	current_handler = handler;
 	PG_TRY();
 	{
 		MemoryContext old;
@@ -485,6 +518,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	pg_atomic_fetch_add_u64(&handler->stats->wal_bytes, pgWalUsage.wal_bytes - wal_start);
 	pg_atomic_fetch_add_u64(&handler->stats->wal_fpi, pgWalUsage.wal_fpi - fpi_start);
 	eros_governor_charge(worker, phase);
+	current_handler = NULL;
 	pg_atomic_write_u64(&worker->batch_start, 0);
 	pg_atomic_write_u32(&worker->handler_id, 0);
 	pgstat_report_stat(false);
@@ -774,6 +808,7 @@ eros_worker_main(Datum arg)
 	uint64 idle_since_ns = 0;
 
 	take_slot(arg);
+	eros_governor_start(worker);
 	batch_context = AllocSetContextCreate(TopMemoryContext, "eros batch", ALLOCSET_DEFAULT_SIZES);
 	pieces_context = AllocSetContextCreate(TopMemoryContext, "eros pieces", ALLOCSET_SMALL_SIZES);
 	memset(phase_has_work, true, sizeof(phase_has_work));

@@ -1,6 +1,6 @@
 -- The growth checklist: each item in the states that a test can bring about.
 \ir include/begin.sql
-SELECT plan(26);
+SELECT plan(29);
 SELECT eros.freeze_clock() AS t \gset
 CREATE FUNCTION t.state(item integer) RETURNS text LANGUAGE sql AS 'SELECT c.state FROM eros.checklist() c WHERE c.item = $1';
 CREATE FUNCTION t.one(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
@@ -14,6 +14,14 @@ SELECT is(t.state(4), 'to do', 'performance: nothing is measured');
 SELECT is((SELECT measured FROM eros.checklist() WHERE item = 4), 'nothing yet', 'and it says so');
 SELECT is((SELECT string_agg(t.state(g), ' ' ORDER BY g) FROM generate_series(5, 8) g),
   'does not apply does not apply does not apply does not apply', 'what a thousand users ask for is not asked for yet');
+
+-- down between the first sample, which is of nothing, and the next one
+INSERT INTO eros.history_ring (span_s, slot, sampled_at, counted_since, server, phases, handlers)
+SELECT 60, v.slot, v.at, v.since, jsonb_populate_record(NULL::eros.sample_of_server, '{"active_users": 1, "idle_users": 1}'), '{}', '{}'
+FROM (SELECT date_trunc('minute', eros.now()) AS now) n
+CROSS JOIN LATERAL (VALUES (1430, n.now - interval '16 hours', n.now - interval '16 hours'), (1431, n.now - interval '1 minute', n.now - interval '100 s')) v (slot, at, since);
+SELECT cmp_ok((SELECT covered_s FROM eros.learn_server(NULL, NULL)), '>=', 40::double precision, 'the time in which the server was down is not taken off what was covered');
+DELETE FROM eros.history_ring WHERE slot IN (1430, 1431);
 
 -- a history of two days, with two million users
 INSERT INTO eros.history_ring (span_s, slot, sampled_at, counted_since, server, phases, handlers)
@@ -56,6 +64,10 @@ SELECT eros.advance_clock('11 minutes') AS t \gset
 CALL eventually('SELECT jobs_pending FROM eros.status', '200', 'jobs wait');
 SELECT eros.advance_clock('2 hours') AS t \gset
 SELECT is(t.state(5), 'to do', 'they have waited for two hours: a second worker is missing');
+SELECT eros.disable_handler('one');
+SELECT is(t.state(5), 'does not apply', 'nor would it do jobs of a handler that is switched off');
+SELECT eros.enable_handler('one');
+SELECT is((SELECT count(*) FROM eros.problems() WHERE problem = 'queue_late'), 0::bigint, 'while EROS is paused, nobody is told that they are late');
 SELECT eros.resume();
 CALL eventually('SELECT jobs_pending FROM eros.status', '0', 'they are done');
 SELECT is(t.state(4), 'to do', 'performance: no result was read yet');

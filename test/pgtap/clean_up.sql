@@ -2,7 +2,7 @@
 \ir include/begin.sql
 ALTER SYSTEM SET eros.max_idle = '10d';
 \ir include/reload.sql
-SELECT plan(14);
+SELECT plan(15);
 
 CREATE FUNCTION t.fails_for_2(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE sql AS
   $$ SELECT u, to_jsonb(1 / (u - 2)) FROM unnest(user_ids) AS u $$;
@@ -23,6 +23,7 @@ CALL eventually('SELECT count(*) FROM eros.job', '0', 'the failed job is gone, a
 SELECT is((SELECT idle_users FROM eros.status), 1::bigint, 'one idle user is counted');
 SELECT is((SELECT jobs_failed FROM eros.status), 0::bigint, 'no failed job is counted');
 SELECT cmp_ok((SELECT cache_bytes FROM eros.status), '<', 2000::bigint, 'and the bytes are off the account');
+SELECT is((SELECT sum(cache_bytes)::bigint FROM eros.sample_handlers(NULL)), (SELECT cache_bytes FROM eros.status), 'also of each handler');
 
 -- he is not refreshed for ever either
 SELECT eros.advance_clock('11 days') AS t \gset

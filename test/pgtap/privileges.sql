@@ -1,6 +1,6 @@
 -- Who may do what: nobody, the application, the owner of handlers, the monitor.
 \ir include/begin.sql
-SELECT plan(61);
+SELECT plan(65);
 
 CREATE ROLE test_nobody;
 CREATE ROLE test_app LOGIN;
@@ -136,5 +136,22 @@ SELECT lives_ok(format('SELECT * FROM eros.%s', v), 'and eros.' || v)
   FROM unnest('{status_latency,status_prediction,status_worth,history_server,history_phase,history_handler,
     status_error,problems(),checklist(),predict(1000),note_scrape()}'::text[]) v;
 SELECT throws_ok('SELECT * FROM eros.cache', '42501', NULL, 'but no results');
+RESET ROLE;
+
+-- what a handler's function says of its users is not for the monitor
+SET ROLE test_dev;
+CREATE OR REPLACE FUNCTION dev.whoami(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE plpgsql AS
+  $$ BEGIN RAISE 'no luck for user %', user_ids[1]; END $$;
+RESET ROLE;
+SELECT eros_touch(4711);
+SELECT eros.advance_clock('15 minutes') AS t \gset
+CALL eventually($$SELECT count(*) FROM eros.status_error WHERE message = 'no luck for user 4711'$$, '1', 'a superuser sees the message of a failing handler');
+SET ROLE test_watch;
+SELECT results_eq($$SELECT message, sqlstate FROM eros.status_error WHERE handler = 'whoami'$$, $$VALUES (NULL, 'P0001')$$, 'the monitor does not');
+SELECT is_empty($$SELECT FROM eros.error_info() WHERE message ~ '4711'$$, 'in whatever way');
+RESET ROLE;
+GRANT test_dev TO test_watch;
+SET ROLE test_watch;
+SELECT is((SELECT message FROM eros.status_error WHERE handler = 'whoami'), 'no luck for user 4711', 'the handler''s owner does');
 RESET ROLE;
 \ir include/end.sql

@@ -1,6 +1,6 @@
 -- What has expired is purged by dropping partitions; what will be needed is created ahead.
 \ir include/begin.sql
-SELECT plan(17);
+SELECT plan(21);
 
 SELECT eros.add_handler('day', 't.echo', 1, ttl => '24 hours', enabled => false) AS n \gset
 SELECT eros.add_handler('hour', 't.echo', 1, ttl => '1 hour', enabled => false) AS n \gset
@@ -40,5 +40,14 @@ SELECT ok(results_unread BETWEEN 65 AND 75, 'about seventy of them had never bee
 SELECT eros.advance_clock('2 days') AS t \gset
 CALL eventually('SELECT count(*) FROM eros.cache', '0', 'after two days the cache is empty');
 SELECT is((SELECT cache_bytes FROM eros.status), 0::bigint, 'and its account at zero');
+SELECT is((SELECT sum(cache_bytes)::bigint FROM eros.sample_handlers(NULL)), 0::bigint, 'also of each handler');
+SELECT eros.run_now('day', u::bigint), eros.run_now('hour', u::bigint) FROM generate_series(1, 20) AS u \g /dev/null
+SELECT is((SELECT sum(cache_bytes)::bigint FROM eros.sample_handlers(NULL)), (SELECT cache_bytes FROM eros.status), 'which begins anew with the next results');
+SELECT is((SELECT count(*) FROM eros.sample_handlers(NULL) WHERE cache_bytes > 0), 2::bigint, 'of both handlers');
+
+-- the accounts of a handler whose lifetime has changed, and with it its partitions
+SELECT eros.add_handler('hour', 't.echo', 1, ttl => '30 days', enabled => false, replace => true) AS n \gset
+SELECT eros.run_now('hour', u::bigint) FROM generate_series(1, 10) AS u \g /dev/null
+SELECT is((SELECT sum(cache_bytes)::bigint FROM eros.sample_handlers(NULL)), (SELECT cache_bytes FROM eros.status), 'a longer lifetime, other partitions, the same account');
 CALL eventually('SELECT eros.now() - last_maintenance < interval ''5 minutes'' FROM eros.status', 'true', 'the status says when that was');
 \ir include/end.sql

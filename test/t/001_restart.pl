@@ -64,6 +64,7 @@ all_done_once('at first');
 reload_with($node, 'eros.workers' => 0);
 new_jobs(30);
 is(value($node, 'postgres', 'SELECT idle_users FROM eros.status'), 50, '50 users are idle');
+$node->safe_psql('postgres', 'VACUUM ANALYZE eros.cache');
 $node->restart;
 polls_to($node, 'postgres', running(), 'launcher and scheduler run after a restart');
 polls_to($node, 'postgres', 'SELECT idle_users FROM eros.status', 'idle users survive a clean restart', 50);
@@ -75,6 +76,9 @@ is( value($node, 'postgres', "SELECT count(*) FROM eros.get_many('gated', ARRAY(
 	20,
 	'results survive it');
 cmp_ok(value($node, 'postgres', 'SELECT cache_bytes FROM eros.status'), '>', 20 * 100, 'and are counted');
+is( value($node, 'postgres', 'SELECT sum(cache_bytes) FROM eros.sample_handlers(NULL)'),
+	value($node, 'postgres', 'SELECT cache_bytes FROM eros.status'),
+	'as those of the only handler');
 reload_with($node, 'eros.workers' => 1);
 all_done_once('after a clean restart');
 is(value($node, 'postgres', 'SELECT status FROM eros.status'), 'ok', 'all is well');

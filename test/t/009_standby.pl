@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use ErosTest;
+use IPC::Run qw(start);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -52,6 +53,11 @@ is(value($standby, 'postgres', 'SELECT status FROM eros.status'), 'ok', 'all is 
 is( value($primary, 'postgres', q{SELECT item || ' ' || measured FROM eros.checklist() WHERE item IN (10, 13) ORDER BY item}),
 	"10 1 connected\n13 replicas at 1 addresses", 'the checklist of the primary sees the standby');
 is(value($primary, 'postgres', 'SELECT state FROM eros.checklist() WHERE item = 10'), 'ok', 'as its read replica');
+my $archive = PostgreSQL::Test::Utils::tempdir();
+my $receiver = start([ 'pg_receivewal', '-D', $archive, '-d', $primary->connstr('postgres') ]);
+polls_to($primary, 'postgres', q{SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'}, 'somebody else receives the WAL, too', 2);
+is(value($primary, 'postgres', 'SELECT measured FROM eros.checklist() WHERE item = 10'), '1 connected', 'who is no replica');
+$receiver->kill_kill;
 is(value($primary, 'postgres', 'SELECT state FROM eros.checklist() WHERE item = 8'), 'does not apply', 'no failover yet');
 ($status, $stdout, $stderr) = $standby->psql('postgres', 'SELECT * FROM eros.checklist()');
 is($status, 0, 'the checklist can be read on the standby') or diag($stderr);

@@ -134,6 +134,9 @@ user_1_is_left_alone('pausing');
 
 # a handler that catches the cancel and goes on is terminated
 my $forced = value($node, 'postgres', 'SELECT forced FROM eros.status_halt');
+my $used = q{SELECT cpu_used_ms FROM eros.status_phase WHERE phase = 1};
+my $slow = value($node, 'postgres', 'SELECT slow FROM eros.halt_info()');
+my $used_before = value($node, 'postgres', $used);
 called_for_three('catch');
 my $pid = value($node, 'postgres', 'SELECT pid FROM eros.status_worker');
 mode('quick');
@@ -143,6 +146,10 @@ polls_to($node, 'postgres', "SELECT forced = $forced + 1 FROM eros.status_halt",
 polls_to($node, 'postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", 'catch: its process ends');
 user_1_is_left_alone('catch');
+is(value($node, 'postgres', 'SELECT halts, max_ms > 500 FROM eros.status_halt'), ++$halts . '|t', 'catch: that halt is among the latencies');
+is(value($node, 'postgres', q{SELECT reason, handler FROM eros.status_halt_recent ORDER BY halted_at DESC LIMIT 1}), 'return|handler', 'and the last of them');
+cmp_ok(value($node, 'postgres', 'SELECT slow FROM eros.halt_info()'), '>', $slow, 'as a slow one');
+cmp_ok(value($node, 'postgres', $used), '>=', $used_before + 400, 'the phase is charged with what the call has used');
 
 # code in C that never looks for interrupts goes on to its end, but no longer
 $forced = value($node, 'postgres', 'SELECT forced FROM eros.status_halt');
@@ -155,6 +162,7 @@ polls_to($node, 'postgres', "SELECT forced = $forced + 1 FROM eros.status_halt",
 polls_to($node, 'postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", 'c: its process ends');
 user_1_is_left_alone('c');
+is(value($node, 'postgres', 'SELECT halts FROM eros.status_halt'), ++$halts, 'c: that halt is among the latencies');
 
 # a touch of somebody else halts nobody
 called_for_three('sleep');
@@ -175,6 +183,7 @@ $node->safe_psql('postgres', 'SELECT eros.resume()');
 polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'resume: they are run');
 
 # who waits for a lock that a batch holds gets it, and the batch runs later
+my $gave_way;
 called_for_three('lock');
 mode('quick');
 is(value($node, 'postgres', 'BEGIN; LOCK TABLE app.locked; COMMIT; SELECT 1'), 1,
@@ -182,10 +191,22 @@ is(value($node, 'postgres', 'BEGIN; LOCK TABLE app.locked; COMMIT; SELECT 1'), 1
 polls_to($node, 'postgres', 'SELECT gave_way >= 1 FROM eros.status', 'the worker has given way');
 polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'and the batch has run later');
 
+# who would get a lock but for the batch, which waits ahead of him, gets it
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN; SELECT FROM app.locked');
+called_for_three('lock', q{pid IN (SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'app.locked'::regclass)});
+mode('quick');
+$gave_way = value($node, 'postgres', 'SELECT gave_way FROM eros.status');
+is(value($node, 'postgres', 'SELECT count(*) FROM app.locked'), 0, 'a session reads a table that a batch waits to lock');
+is(value($node, 'postgres', 'SELECT gave_way FROM eros.status'), $gave_way + 1, 'the worker has given way');
+$reader->query_safe('COMMIT');
+$reader->quit;
+polls_to($node, 'postgres', q{SELECT count(*) = 0 FROM eros.job}, 'and the batch has run later');
+
 # who waits for a buffer pin of a batch gets it, too
 called_for_three('pin');
 mode('quick');
-my $gave_way = value($node, 'postgres', 'SELECT gave_way FROM eros.status');
+$gave_way = value($node, 'postgres', 'SELECT gave_way FROM eros.status');
 $node->safe_psql('postgres', 'VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) app.pinned');
 is(value($node, 'postgres', 'SELECT gave_way FROM eros.status'), $gave_way + 1,
 	'the worker has given way to VACUUM (FREEZE), which needs the page for itself');

@@ -54,6 +54,7 @@ for my $shape (sort keys %shapes)
 	polls_to($node, 'postgres',
 		q{SELECT count(*) = 1 FROM eros.status_worker WHERE activity = 'pausing in call' AND batch_users = 1},
 		"$shape pauses inside of the call");
+	polls_to($node, 'postgres', 'SELECT debt_ms > 0 FROM eros.status_phase WHERE phase = 1', "$shape has used more than its share, which is owed");
 	my $used = value($node, 'postgres', 'SELECT max(cpu_used_ms) FROM eros.status_worker');
 	polls_to($node, 'postgres', "SELECT max(cpu_used_ms) > $used FROM eros.status_worker", "$shape goes on");
 	$node->safe_psql('postgres', q{SELECT eros.disable_handler('handler'), eros.pause()});
@@ -88,6 +89,26 @@ is(value($node, 'postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backen
 $node->safe_psql('postgres', q{SELECT eros.disable_handler('handler'), eros.pause()});
 polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', 'it is stopped');
 $node->safe_psql('postgres', q{DELETE FROM eros.job; SELECT eros.resume()});
+
+# nor builds an index
+$user++;
+$node->safe_psql(
+	'postgres', qq{
+	CREATE FUNCTION app.indexes(user_ids bigint[]) RETURNS TABLE (user_id bigint, value jsonb) LANGUAGE plpgsql
+		SET max_parallel_maintenance_workers = 2 SET min_parallel_table_scan_size = 0 SET log_min_messages = debug1
+		AS \$\$ BEGIN CREATE INDEX by_handler ON app.big (t); RETURN QUERY SELECT u, '1'::jsonb FROM unnest(user_ids) u; END \$\$;
+	SELECT eros.enable_handler('handler'), eros.add_handler('handler', 'app.indexes', phase => 1,
+		timeout => '1 hour', replace => true);
+	SELECT eros_touch($user)});
+polls_to($node, 'postgres', q{SELECT count(*) = 1 FROM pg_class WHERE relname = 'by_handler'}, 'a handler builds an index');
+like(slurp_file($node->logfile), qr/building index "by_handler" on table "big" serially/, '... alone');
+$node->safe_psql('postgres', q{SET max_parallel_maintenance_workers = 2; SET min_parallel_table_scan_size = 0; SET log_min_messages = debug1;
+	CREATE INDEX by_session ON app.big (t)});
+like(slurp_file($node->logfile), qr/building index "by_session" on table "big" with request for/, 'elsewhere parallel workers are asked for');
+$node->safe_psql('postgres', q{SELECT eros.disable_handler('handler'), eros.pause()});
+polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', 'it is stopped');
+$node->safe_psql('postgres', q{DELETE FROM eros.job; SELECT eros.resume();
+	SELECT eros.add_handler('handler', 'app.parallel', phase => 1, timeout => '1 hour', replace => true)});
 
 # a genuine request is served while a call is paced
 $node->safe_psql('postgres', q{SELECT eros.enable_handler('handler'), eros_touch(1000)});
@@ -146,5 +167,17 @@ polls_to($node, 'postgres', 'SELECT count(*) = 0 FROM eros.status_worker', 'the 
 $node->safe_psql('postgres', 'SELECT eros.resume()');
 polls_to($node, 'postgres', q{SELECT eros.get('handler', 1000) IS NOT NULL},
 	'with a larger share the debt is paid soon');
+
+# small calls now and then, each of which uses its credit: what they have used, they were granted
+$node->safe_psql('postgres', 'UPDATE eros.phase SET cpu_percent = 5 WHERE phase = 1');
+my $figures = 'SELECT cpu_used_ms, cpu_granted_ms FROM eros.status_phase WHERE phase = 1';
+my ($used_before, $granted_before) = split /\|/, value($node, 'postgres', $figures);
+for my $user (2001 .. 2030)
+{
+	$node->safe_psql('postgres', "SELECT eros_touch($user)");
+	$node->poll_query_until('postgres', "SELECT eros.get('handler', $user) IS NOT NULL") or BAIL_OUT("user $user gets no result");
+}
+my ($used, $granted) = split /\|/, value($node, 'postgres', $figures);
+cmp_ok($used - $used_before, '<=', 1.2 * ($granted - $granted_before) + 1, 'small calls now and then use no more than they are granted');
 
 done_testing();

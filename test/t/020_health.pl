@@ -101,11 +101,16 @@ $node->safe_psql('postgres', 'SELECT eros.pause(); SELECT eros_touch(1)');
 comes('paused', 'by eros.pause()');
 advance('15 minutes');
 polls_to($node, 'postgres', 'SELECT jobs_pending FROM eros.status', 'there is a job', 1);
+my $keeper = $node->background_psql('postgres');
+$keeper->query_safe('BEGIN; SELECT FROM eros.job FOR UPDATE');
 advance('2 hours');
-comes('queue_late', 'a job has waited for two hours');
+is(value($node, 'postgres', q{SELECT count(*) FROM eros.problems() WHERE problem = 'queue_late'}), 0, 'that it waits is no news while EROS is paused');
 $node->safe_psql('postgres', 'SELECT eros.resume()');
-goes('queue_late', 'it is done');
 goes('paused', 'by eros.resume()');
+comes('queue_late', 'a job that somebody has locked has waited for two hours');
+$keeper->query_safe('ROLLBACK');
+$keeper->quit;
+goes('queue_late', 'it is done');
 
 # a call takes long
 reload_with($node, 'eros.max_snapshot_age' => '20s');

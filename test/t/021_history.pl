@@ -124,7 +124,7 @@ $node->safe_psql(
 		FOR m IN first .. last LOOP
 			INSERT INTO eros.history_ring
 			SELECT span, m, r.sampled_at - make_interval(secs => span * (slots - m)), r.sampled_at, r.server, r.phases,
-				ARRAY(SELECT ROW(h, 1, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v)::eros.sample_of_handler
+				ARRAY(SELECT ROW(h, 1, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v)::eros.sample_of_handler
 					FROM generate_series(1, 100) h CROSS JOIN LATERAL (SELECT (random() * 1e12 + h)::bigint AS v) x)
 			ON CONFLICT (span_s, slot) DO UPDATE SET sampled_at = EXCLUDED.sampled_at,
 				counted_since = EXCLUDED.counted_since, server = EXCLUDED.server, phases = EXCLUDED.phases,

@@ -534,7 +534,7 @@ breaks([ 'ErosSwitchedOff' ], sub {
 $node->safe_psql('shop', $find_nothing); # those before were more than a day ago
 
 # with several problems of one severity each sample has labels of its own, and the exporters have all of them
-cmp_ok(value($node, 'shop', q{SELECT count(*) FROM eros.problems() p WHERE p.severity = 'warning' AND p.problem IN ('paused', 'hits_rare', 'queue_late')}),
+cmp_ok(value($node, 'shop', q{SELECT count(*) FROM eros.problems() p WHERE p.severity = 'warning' AND p.problem IN ('paused', 'hits_rare')}),
 	'>=', 3, 'there are several warnings');
 has_all_samples($_) for qw(postgres_exporter sql_exporter);
 is($http->get("http://127.0.0.1:$port{postgres}/metrics")->{status}, 200, 'the postgres_exporter has no error then');

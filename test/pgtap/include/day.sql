@@ -20,7 +20,7 @@ SELECT span_s, slot, at, at - make_interval(secs => span_s),
     FROM eros.phase p),
   ARRAY(SELECT ROW(h.handler_id, h.phase, 400 * tide * h.phase, 0, 30000 * tide, 4 * minutes, 50 * tide * minutes, 0, tide * minutes,
       20 * h.phase * h.phase * tide * minutes, tide * 4 * minutes, 50 * tide * minutes, 40 * tide * minutes, 12 * minutes, 40 * minutes, 14 * minutes,
-      50 * tide * minutes, 5 * minutes, 90000 * minutes, 60000 * minutes, 50 * tide * minutes, 0, minutes)::eros.sample_of_handler
+      50 * tide * minutes, 5 * minutes, 90000 * minutes, 60000 * minutes, 50 * tide * minutes, 0, minutes, 90000 * minutes)::eros.sample_of_handler
     FROM eros.handler h)
 FROM sample
 WHERE NOT (span_s = 60 AND at BETWEEN eros.now() - interval '10 hours' AND eros.now() - interval '9 hours 20 minutes')
