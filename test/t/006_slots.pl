@@ -20,7 +20,8 @@ sub warnings_of
 
 # one slot for the launcher, one for a scheduler, none for a worker; the server itself takes one for
 # logical replication, where that is not switched off
-my $node = eros_node('main', "max_worker_processes = 2\nmax_logical_replication_workers = 0\n");
+# and turns that do not end meanwhile
+my $node = eros_node('main', "max_worker_processes = 2\nmax_logical_replication_workers = 0\neros.turn = 1h\n");
 
 create_eros($node, 'postgres');
 soon_idle($node, 'postgres');
