@@ -2211,6 +2211,10 @@ BEGIN
 		SELECT greatest(i.last_sweep, i.scheduler_since) AS swept, greatest(i.last_maintenance, i.scheduler_since) AS maintained
 		FROM i
 		WHERE i.scheduler_pid IS NOT NULL AND current_setting('eros.enabled')::boolean AND NOT EXISTS (SELECT FROM parked)),
+	meant_to_work AS MATERIALIZED (
+		SELECT i.* FROM i
+		WHERE NOT i.paused AND NOT i.held AND current_setting('eros.enabled')::boolean
+			AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()),
 	failure AS MATERIALIZED (
 		SELECT count(*) AS errors, sum(e.count) AS times, (array_agg(e.process || ': ' || e.message ORDER BY e.at DESC))[1] AS latest
 		FROM eros.error_info() e
@@ -2307,9 +2311,8 @@ BEGIN
 		SELECT 100, 'queue_late', 'warning',
 			   format('jobs of handler "%s" have waited for %s', q.handler, date_trunc('minute', q.oldest_wait)),
 			   'raise the phase''s cpu_percent or eros.workers, or move the handler to a later phase'
-		FROM queue q JOIN handler h USING (handler) CROSS JOIN i
-		WHERE h.enabled AND q.oldest_wait > interval '1 hour' AND NOT pg_is_in_recovery()
-			AND NOT i.paused AND NOT i.held AND current_setting('eros.enabled')::boolean AND current_setting('eros.workers')::integer > 0
+		FROM queue q JOIN handler h USING (handler) CROSS JOIN meant_to_work
+		WHERE h.enabled AND q.oldest_wait > interval '1 hour'
 			AND q.oldest_wait = (SELECT max(o.oldest_wait) FROM queue o JOIN handler e USING (handler) WHERE e.enabled)
 		UNION ALL
 		SELECT 110, 'call_long', 'warning',
@@ -2381,10 +2384,8 @@ BEGIN
 		SELECT 57, 'queue_stalled', 'warning',
 			   format('jobs of handler "%s" have waited for %s, and none was done in the last 15 minutes', q.handler, date_trunc('minute', q.oldest_wait)),
 			   'see what the workers do in eros.status_worker, and the errors in eros.status_error'
-		FROM queue q JOIN handler h USING (handler) LEFT JOIN lately l USING (handler) CROSS JOIN i
+		FROM queue q JOIN handler h USING (handler) LEFT JOIN lately l USING (handler) CROSS JOIN meant_to_work i
 		WHERE h.enabled AND h.counted AND h.error IS NULL AND q.oldest_wait > interval '15 minutes' AND coalesce(l.users_done, 0) = 0
-			AND NOT i.paused AND NOT i.held AND current_setting('eros.enabled')::boolean
-			AND current_setting('eros.workers')::integer > 0 AND NOT pg_is_in_recovery()
 			AND i.served_since < eros.now() - interval '15 minutes'
 		UNION ALL
 		SELECT 125, 'purge_blocked', 'warning',

@@ -341,8 +341,8 @@ read_window(ErosHandlerStats *stats, int bucket, TimestampTz upper, bool create)
 
 		if (pg_atomic_compare_exchange_u64(&stats->windows[i].name, &unused, name))
 		{
-			pg_atomic_write_u64(&stats->windows[i].bytes,
-								0); /* of one who came too late for the last */
+			/* a commit may have come after the last partition was closed */
+			pg_atomic_write_u64(&stats->windows[i].bytes, 0);
 			return &stats->windows[i];
 		}
 	}
@@ -475,71 +475,52 @@ eros_cache_close_accounts(void)
 }
 
 /*
- * Begins the accounts of handlers in partitions with their part of the rows, as
- * far as ANALYZE has told, of what the partitions' accounts began with.
+ * Begins the accounts of partitions with their sizes on disk, and those of the
+ * handlers in them with their part of the rows, as far as ANALYZE has told.
  */
-static void
-recount_handlers(ErosDatabase *db)
-{
-	(void) eros_config();
-	SPI_execute("SELECT p.partition::oid, p.bucket, p.upper, v.handler_id, v.part"
-				" FROM eros.cache_partitions() p JOIN pg_class c ON c.oid = p.partition"
-				" JOIN pg_stats s ON s.schemaname = 'eros' AND s.tablename = c.relname"
-				"	AND s.attname = 'handler_id' AND NOT s.inherited"
-				" CROSS JOIN LATERAL unnest(s.most_common_vals::text::integer[],"
-				"	s.most_common_freqs) v (handler_id, part)",
-				true, 0);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool isnull;
-		HeapTuple tuple = SPI_tuptable->vals[i];
-		TupleDesc desc = SPI_tuptable->tupdesc;
-		pg_atomic_uint64 *account =
-			bytes_of(db, DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)));
-		int bucket = DatumGetInt16(SPI_getbinval(tuple, desc, 2, &isnull));
-		TimestampTz upper = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
-		ErosHandler *handler =
-			eros_handler_by_id(DatumGetInt32(SPI_getbinval(tuple, desc, 4, &isnull)));
-		float4 part = DatumGetFloat4(SPI_getbinval(tuple, desc, 5, &isnull));
-		ErosReadWindow *window;
-
-		if (account == NULL || handler == NULL)
-			continue;
-		window = read_window(handler->stats, bucket, upper, true);
-		if (window != NULL && pg_atomic_read_u64(&window->bytes) == 0)
-			pg_atomic_write_u64(&window->bytes,
-								(uint64) ((int64) pg_atomic_read_u64(account) * part));
-	}
-}
-
-/* Begins the accounts with the sizes on disk. */
 void
 eros_cache_recount(void)
 {
 	ErosDatabase *db = eros_my_database();
-	bool begun = false;
+	Oid begun = InvalidOid;
 
 	eros_cache_close_accounts();
-	SPI_execute("SELECT p.partition::oid, CASE WHEN pg_relation_size(p.partition) > 0"
-				" THEN pg_total_relation_size(p.partition) ELSE 0 END"
-				" FROM eros.cache_partitions() p",
+	(void) eros_config();
+	SPI_execute("SELECT p.partition::oid, pg_total_relation_size(p.partition), p.bucket, p.upper,"
+				" v.handler_id, v.part"
+				" FROM eros.cache_partitions() p JOIN pg_class c ON c.oid = p.partition"
+				" LEFT JOIN pg_stats s ON s.schemaname = 'eros' AND s.tablename = c.relname"
+				"	AND s.attname = 'handler_id' AND NOT s.inherited"
+				" LEFT JOIN LATERAL unnest(s.most_common_vals::text::integer[],"
+				"	s.most_common_freqs) v (handler_id, part) ON true"
+				" WHERE pg_relation_size(p.partition) > 0 ORDER BY 1",
 				true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		bool isnull;
 		HeapTuple tuple = SPI_tuptable->vals[i];
 		TupleDesc desc = SPI_tuptable->tupdesc;
-		pg_atomic_uint64 *account =
-			bytes_of(db, DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull)));
+		bool isnull;
+		Oid relid = DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull));
 		int64 bytes = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+		int bucket = DatumGetInt16(SPI_getbinval(tuple, desc, 3, &isnull));
+		TimestampTz upper = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 4, &isnull));
+		pg_atomic_uint64 *account = bytes_of(db, relid);
+		ErosHandler *handler;
+		ErosReadWindow *window;
 
-		if (account == NULL || pg_atomic_read_u64(account) != 0 || bytes == 0)
-			continue;
+		if (account == NULL || (relid != begun && pg_atomic_read_u64(account) != 0))
+			continue; /* it has been kept all the time */
+		begun = relid;
 		pg_atomic_write_u64(account, (uint64) bytes);
-		begun = true;
+		handler = eros_handler_by_id(DatumGetInt32(SPI_getbinval(tuple, desc, 5, &isnull)));
+		if (isnull || handler == NULL)
+			continue;
+		window = read_window(handler->stats, bucket, upper, true);
+		if (window != NULL)
+			pg_atomic_write_u64(
+				&window->bytes,
+				(uint64) (bytes * DatumGetFloat4(SPI_getbinval(tuple, desc, 6, &isnull))));
 	}
-	if (begun)
-		recount_handlers(db);
 }
 
 /* Marks a result as read. */

@@ -462,24 +462,11 @@ plan_serially(Query *parse, const char *query_string, int cursor_options, ParamL
 static void
 run_utility_serially(EROS_UTILITY_ARGS)
 {
-	bool sets = IsA(pstmt->utilityStmt, VariableSetStmt);
-	int saved = max_parallel_maintenance_workers;
-
-	if (!sets)
-		max_parallel_maintenance_workers = 0;
-	PG_TRY();
-	{
-		if (prev_process_utility)
-			prev_process_utility(EROS_UTILITY_CALL);
-		else
-			standard_ProcessUtility(EROS_UTILITY_CALL);
-	}
-	PG_FINALLY();
-	{
-		if (!sets)
-			max_parallel_maintenance_workers = saved;
-	}
-	PG_END_TRY();
+	max_parallel_maintenance_workers = 0;
+	if (prev_process_utility)
+		prev_process_utility(EROS_UTILITY_CALL);
+	else
+		standard_ProcessUtility(EROS_UTILITY_CALL);
 }
 
 /* Makes a memory context that tells when a report of all of them comes to its end. */

@@ -91,10 +91,15 @@ static uint32 next_handler = 0;
 static uint32 queue_generation = 0;				/* up to which phase_has_work knows */
 static volatile sig_atomic_t cancelled = false; /* somebody has asked for it, in this batch */
 
-/* The batch that is under way, in case that the process ends in it. */
-static ErosHandler *current_handler = NULL;
-static ErosPhase *current_phase = NULL;
-static uint64 current_cpu_start = 0;
+/* The batch that is under way, and what the process had used when it began. */
+static struct
+{
+	ErosHandler *handler; /* NULL: none is */
+	ErosPhase *phase;
+	uint64 cpu_ns;
+	uint64 wal_bytes;
+	int64 wal_fpi;
+} current;
 
 /*
  * Has a handler wait in whose call a worker ended: a second at first, doubled
@@ -221,6 +226,14 @@ log_failure(const ErosHandler *handler, bool own, const ErrorData *error)
 						  "minute.")));
 }
 
+/* Counts a halted batch. */
+static void
+count_halted(const ErosHandler *handler, uint64 cpu_ns)
+{
+	pg_atomic_fetch_add_u64(&handler->stats->batches_halted, 1);
+	pg_atomic_fetch_add_u64(&handler->stats->cpu_halted_ns, cpu_ns);
+}
+
 /*
  * Decides what follows from an error; the transaction has been rolled back.
  */
@@ -232,8 +245,7 @@ after_error(ErosHandler *handler, const ErosClaim *claim, BatchStage stage, bool
 
 	if (halted)
 	{
-		pg_atomic_fetch_add_u64(&handler->stats->batches_halted, 1);
-		pg_atomic_fetch_add_u64(&handler->stats->cpu_halted_ns, cpu_ns);
+		count_halted(handler, cpu_ns);
 		return;
 	}
 	if (stage == STAGE_CHECK)
@@ -382,28 +394,54 @@ count_batch(const ErosHandler *handler, int phase, int users, uint64 cpu_ns)
 		pg_atomic_fetch_add_u64(&db->phases[phase].batches, 1);
 }
 
-/*
- * Counts a batch in which the process ends, and has its phase pay for it; the
- * transaction has been rolled back.
- */
-static void
-count_last_batch(void)
+/* The CPU time that the batch under way has used. */
+static uint64
+batch_cpu_ns(void)
 {
-	uint64 cpu_ns = eros_process_cpu_ns() - current_cpu_start;
-	ErosHandlerStats *stats;
+	return eros_process_cpu_ns() - current.cpu_ns;
+}
 
-	if (current_handler == NULL)
+/* Begins a batch. */
+static void
+begin_batch(ErosPhase *phase, ErosHandler *handler)
+{
+	current.phase = phase;
+	current.cpu_ns = eros_process_cpu_ns();
+	current.wal_bytes = pgWalUsage.wal_bytes;
+	current.wal_fpi = pgWalUsage.wal_fpi;
+	current.handler = handler;
+	cancelled = false;
+	eros_governor_begin();
+}
+
+/* Ends it: has its handler and its phase pay for it. */
+static void
+end_batch(void)
+{
+	ErosHandlerStats *stats = current.handler->stats;
+
+	pg_atomic_fetch_add_u64(&stats->cpu_used_ns, batch_cpu_ns());
+	pg_atomic_fetch_add_u64(&stats->wal_bytes, pgWalUsage.wal_bytes - current.wal_bytes);
+	pg_atomic_fetch_add_u64(&stats->wal_fpi, pgWalUsage.wal_fpi - current.wal_fpi);
+	eros_governor_charge(worker, current.phase);
+	current.handler = NULL;
+	pg_atomic_write_u64(&worker->batch_start, 0);
+	pg_atomic_write_u32(&worker->handler_id, 0);
+}
+
+/* Ends the batch in which the process ends; its transaction has been rolled back. */
+static void
+end_last_batch(void)
+{
+	if (current.handler == NULL)
 		return;
-	stats = current_handler->stats;
 	if (eros_halt_is_pending(worker))
 	{
-		eros_halt_finished(worker, current_handler);
-		pg_atomic_fetch_add_u64(&stats->batches_halted, 1);
-		pg_atomic_fetch_add_u64(&stats->cpu_halted_ns, cpu_ns);
+		eros_halt_finished(worker, current.handler);
+		count_halted(current.handler, batch_cpu_ns());
 	}
-	count_batch(current_handler, current_phase->phase, 0, cpu_ns);
-	pg_atomic_fetch_add_u64(&stats->cpu_used_ns, cpu_ns);
-	eros_governor_charge(worker, current_phase);
+	count_batch(current.handler, current.phase->phase, 0, batch_cpu_ns());
+	end_batch();
 }
 
 /* Gives the slot back, and lets the scheduler know. */
@@ -413,7 +451,6 @@ worker_exit(int code, Datum arg)
 	ErosDatabase *db = eros_database_slot(worker->dboid, false);
 
 	eros_pace_end();
-	count_last_batch();
 	if (db != NULL && eros_halt_is_overdue(worker, eros_monotonic_ns()))
 	{
 		pg_atomic_fetch_add_u64(&db->halts_forced, 1);
@@ -423,6 +460,7 @@ worker_exit(int code, Datum arg)
 	}
 	if (code != 0 && pg_atomic_read_u32(&worker->handler_id) != 0)
 		suspend_handler((int32) pg_atomic_read_u32(&worker->handler_id));
+	end_last_batch();
 	eros_halt_withdraw(worker);
 	eros_crash_unmark();
 	LWLockAcquire(eros_shared->lock, LW_EXCLUSIVE);
@@ -443,11 +481,8 @@ worker_exit(int code, Datum arg)
 static bool
 run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 {
-	uint64 cpu_start = eros_process_cpu_ns();
-	uint64 wal_start = pgWalUsage.wal_bytes;
-	int64 fpi_start = pgWalUsage.wal_fpi;
-	uint64 cpu_ns;
 	ErosClaim claim = {.first_due = DT_NOEND};
+	uint64 cpu_ns;
 	volatile BatchStage stage = STAGE_CLAIM;
 	volatile int claimed = 0;
 	ErrorData *volatile error = NULL;
@@ -456,11 +491,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 
 	MemoryContextReset(batch_context);
 	claim.context = batch_context; /* beyond the transaction */
-	cancelled = false;
-	eros_governor_begin();
-	current_cpu_start = cpu_start;
-	current_phase = phase;
-	current_handler = handler;
+	begin_batch(phase, handler);
 	PG_TRY();
 	{
 		MemoryContext old;
@@ -502,7 +533,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 	/* locks of the session are the handler's, and would stay */
 	LockReleaseSession(USER_LOCKMETHOD);
 
-	cpu_ns = eros_process_cpu_ns() - cpu_start;
+	cpu_ns = batch_cpu_ns();
 	if (error != NULL)
 	{
 		eros_queue_note_back(handler, &claim);
@@ -514,13 +545,7 @@ run_batch(ErosPhase *phase, ErosHandler *handler, const Piece *piece)
 		count_alone(handler, Max(claimed, claim.njobs));
 	if (error != NULL || claim.njobs > 0)
 		count_batch(handler, phase->phase, error == NULL ? claim.njobs : 0, cpu_ns);
-	pg_atomic_fetch_add_u64(&handler->stats->cpu_used_ns, eros_process_cpu_ns() - cpu_start);
-	pg_atomic_fetch_add_u64(&handler->stats->wal_bytes, pgWalUsage.wal_bytes - wal_start);
-	pg_atomic_fetch_add_u64(&handler->stats->wal_fpi, pgWalUsage.wal_fpi - fpi_start);
-	eros_governor_charge(worker, phase);
-	current_handler = NULL;
-	pg_atomic_write_u64(&worker->batch_start, 0);
-	pg_atomic_write_u32(&worker->handler_id, 0);
+	end_batch();
 	pgstat_report_stat(false);
 	return error != NULL || claimed > 0 || outdated;
 }
